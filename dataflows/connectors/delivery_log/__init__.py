@@ -1,0 +1,1 @@
+"""The delivery log (ClickHouse): its port and its implementations."""

@@ -1,0 +1,31 @@
+"""The `DeliveryLog` port: columnar inserts and parameterised queries over ClickHouse, embedded or as a server."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class DeliveryLog(Protocol):
+    """The store of events, deliveries, attempts, transitions and dead letters. Thread-safe."""
+
+    def migrate(self) -> list[str]:
+        """Applies the numbered SQL files that are missing, in order; returns their names. Idempotent."""
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Inserts a block of rows; durable when it returns.
+
+        Values: str, bytes (stored as they are), int, float, bool, None, list of these; times are integer
+        milliseconds UTC for `DateTime64(3)` columns.
+
+        Raises:
+            StoreUnavailable: nothing or all of it was inserted; trying again may repeat it.
+        """
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Runs a SELECT with `{name:Type}` parameters; returns one dict a row, 64-bit integers as int.
+
+        Raises:
+            StoreUnavailable: the store cannot answer now.
+        """
+
+    def close(self) -> None:
+        """Frees everything; the directory can be opened again."""

@@ -1,0 +1,1 @@
+"""The partitioned log: its port and its implementations."""

@@ -1,0 +1,1 @@
+"""Implementations of the shard's store port."""

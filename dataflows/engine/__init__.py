@@ -1,0 +1,1 @@
+"""The only code, besides the flows, that knows Bytewax."""

@@ -1,0 +1,1 @@
+"""What to do: pure decisions. No clock, no chance, no I/O, no engine."""

@@ -1,0 +1,1 @@
+"""The shard engine: one shard's deliveries, from acceptance to their final state."""

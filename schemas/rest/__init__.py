@@ -1,0 +1,1 @@
+"""The bodies of the REST API (pydantic), mapped by hand to and from the records."""

@@ -1,0 +1,1 @@
+"""The byte formats of topics and stores, each with its version tag."""
