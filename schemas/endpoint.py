@@ -43,7 +43,7 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
     """When the next attempt comes: a list of delays, or an exponential, inside a window.
 
     Attributes:
-        delays_ms: delay before attempt 2, 3, ...; the last one repeats until the window ends. Empty: exponential.
+        delays_ms: delay before attempt 2, 3, ...; N delays make N + 1 attempts. Empty: exponential.
         base_ms, max_ms: the exponential `min(base_ms * 2^n, max_ms)`.
         window_ms: from fan-out; the last attempt is clipped to its end. At most 72 h.
     """
@@ -54,9 +54,9 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
     window_ms: int = WINDOW_MS
 
 
-# 5 m, 30 m, 2 h, 5 h, 10 h, 12 h, then every 12 h: ten attempts, the last clipped to 72 h.
+# 5 m, 30 m, 2 h, 5 h, 10 h, then every 12 h until the last attempt is clipped to 72 h.
 DEFAULT_RETRY = RetryPolicy(
-    delays_ms=(5 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 5 * HOUR_MS, 10 * HOUR_MS, 12 * HOUR_MS)
+    delays_ms=(5 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 5 * HOUR_MS, 10 * HOUR_MS, *(5 * (12 * HOUR_MS,)))
 )
 
 

@@ -63,7 +63,7 @@ class RetrySettings(Section):
     """The default schedule of endpoints that have none of their own."""
 
     delays_ms: tuple[Positive, ...] = DEFAULT_RETRY.delays_ms
-    """5 m, 30 m, 2 h, 5 h, 10 h, 12 h; the last one repeats until the window ends."""
+    """5 m, 30 m, 2 h, 5 h, 10 h, then every 12 h until the window ends. N delays make N + 1 attempts."""
     window_ms: Annotated[int, Field(ge=1_000, le=WINDOW_MS)] = WINDOW_MS
     """72 h: a weekend's outage is survived."""
 
@@ -78,6 +78,8 @@ class DeliverSettings(Section):
     """Deliveries per shard that may be in memory only; above it blocks are written at once."""
     live_max: Positive = 50_000
     """Deliveries per shard held in memory at all; the rest waits in `pending`."""
+    live_bytes_max: Positive = 64 << 20
+    """Bytes of bodies per shard held in memory; the rest waits in `pending`."""
     endpoint_live_max: Positive = 256
     """Deliveries per endpoint and lane held in memory; the rest is read back in order of age."""
     stop_deadline_ms: Positive = 25_000

@@ -1,1 +1,1 @@
-"""The bodies of the REST API (pydantic), mapped by hand to and from the records."""
+"""The bodies of the REST API: requests in pydantic (it lists every mistake), answers in msgspec."""

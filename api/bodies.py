@@ -1,0 +1,139 @@
+"""Request bodies: read within a limit, checked as JSON, validated into a model with every mistake listed."""
+
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from api.problems import ProblemError
+from api.strict_json import NotStrictJsonError, read
+from operators.event_rules import DATA_BYTES_MAX
+from schemas.problem_codes import ProblemCode
+from schemas.rest.problem import FieldError
+
+BODY_BYTES_MAX: Final = DATA_BYTES_MAX + 64 * 1024
+"""An event's `data` and room for the rest; `client_max_size` of the server."""
+
+B = TypeVar("B", bound=BaseModel)
+
+_JSON: Final = "application/json"
+_FIELDS_MAX: Final = 50  # a body of 100,000 unknown fields must not be answered with as many sentences
+_FIELD_CHARS_MAX: Final = 200
+# pydantic's names are its own business; ours are a closed list, and so are the sentences that need mending.
+_CODE_OF: Final = {
+    "missing": "required",
+    "extra_forbidden": "unknown_field",
+    "string_type": "wrong_type",
+    "int_type": "wrong_type",
+    "float_type": "wrong_type",
+    "list_type": "wrong_type",
+    "dict_type": "wrong_type",
+    "model_type": "wrong_type",
+    "model_attributes_type": "wrong_type",
+    "string_too_short": "too_short",
+    "string_too_long": "too_long",
+    "too_short": "too_short",
+    "too_long": "too_long",
+    "greater_than_equal": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "finite_number": "out_of_range",
+    "enum": "not_allowed",
+    "literal_error": "not_allowed",
+    "one_form": "one_form",
+    "out_of_range": "out_of_range",
+    "invalid_format": "invalid",
+}
+_SENTENCE_OF: Final = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this request; remove it",
+    "model_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a JSON array",
+}
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Returns the bytes of a JSON body.
+
+    Raises:
+        ProblemError: another content type or encoding (415), or too many bytes (413).
+    """
+    header = request.headers.get("Content-Type", "")
+    if header != _JSON:
+        _check_content_type(header)
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise ProblemError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Compressed bodies are not taken; leave Content-Encoding out."
+        )
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise too_large(f"The body has more than {BODY_BYTES_MAX} bytes; make it smaller.") from error
+
+
+def too_large(detail: str) -> ProblemError:
+    """Returns the 413."""
+    return ProblemError(ProblemCode.TOO_LARGE, detail)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Returns the JSON object that a body holds.
+
+    Raises:
+        ProblemError: not the JSON we take (400), or no object (422).
+    """
+    try:
+        value = read(raw)
+    except NotStrictJsonError as error:
+        raise ProblemError(ProblemCode.MALFORMED_JSON, str(error)) from error
+    if not isinstance(value, dict):
+        raise invalid([FieldError("", "wrong_type", "must be a JSON object")])
+    return value
+
+
+def validate(model: type[B], tree: dict[str, Any]) -> B:
+    """Returns the body as its model.
+
+    Raises:
+        ProblemError: `invalid_fields`, one entry per mistake; no value of the body is ever quoted in it.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        raise invalid(
+            [
+                FieldError(
+                    pointer(*mistake["loc"]),
+                    _CODE_OF.get(mistake["type"], "invalid"),
+                    _SENTENCE_OF.get(mistake["type"], _lower(mistake["msg"])),
+                )
+                for mistake in mistakes[:_FIELDS_MAX]
+            ]
+        ) from error
+
+
+def invalid(errors: list[FieldError], code: ProblemCode = ProblemCode.INVALID_FIELDS) -> ProblemError:
+    """Returns the 422 for these fields; the detail repeats the first one, for whoever reads nothing else."""
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more, see errors)" if len(errors) > 1 else ""
+    return ProblemError(code, f"{first.pointer or 'The body'}: {first.detail}{more}.", errors=tuple(errors))
+
+
+def pointer(*path: str | int) -> str:
+    """Returns the RFC 6901 pointer of a path, each step cut to a size that can be answered with."""
+    return "".join("/" + str(step)[:_FIELD_CHARS_MAX].replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def _check_content_type(header: str) -> None:
+    media_type, _, parameters = header.partition(";")
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if media_type.strip().lower() != _JSON or charset not in ("", "charset=utf-8", "charset=utf8"):
+        raise ProblemError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as `Content-Type: application/json`, in UTF-8."
+        )
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")

@@ -1,0 +1,1 @@
+"""Sending: signed requests out, outcomes in, through the egress guard."""

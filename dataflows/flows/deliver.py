@@ -1,0 +1,231 @@
+"""The `deliver` dataflow: blocks of deliveries and outcomes in, signed requests out, one keyed step in between.
+
+    deliveries ─┐
+                ├─ merge ─ shard (keyed, hosts the engine) ─ send
+    outcomes ───┘
+
+Wiring only. What a shard decides stands in `operators/shard`; how Bytewax hosts it, in `dataflows/engine`.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+
+from dataflows.connectors.key_ring import KeyRing
+from dataflows.connectors.log.port import Log, TopicPartition
+from dataflows.connectors.sender.port import Sender
+from dataflows.connectors.table_view import TableView
+from dataflows.engine.barrier import BackgroundSync
+from dataflows.engine.block_source import LogBlockSource, SourceHooks, shard_key
+from dataflows.engine.items import Boot, Sends
+from dataflows.engine.ordered_appends import OrderedAppends
+from dataflows.engine.outbox_publisher import OutboxPublisher
+from dataflows.engine.outcome_source import OutcomeSource
+from dataflows.engine.shard_boot import start_shard
+from dataflows.engine.shard_host import ShardHost
+from dataflows.engine.shard_runtime import ShardRuntime
+from dataflows.engine.slots import Slots
+from dataflows.engine.stop import StopSignal
+from operators.request_head import RequestHead, make_head, prepare
+from operators.shard.actions import Dispatch
+from operators.shard.policy import ShardPolicy
+from operators.shard.store_port import ShardStore
+from schemas import topics
+from schemas.endpoint import Endpoint
+from schemas.outcome import PreparedRequest
+
+FLOW = "deliver"
+VIEW_INTERVAL_S = 0.05
+"""How often changed endpoints are looked for; the promise is 5 s."""
+HEADS_MAX = 100_000
+OUTBOX_ROW_BYTES = 1_000
+
+
+class Deliver:
+    """The parts of one deliver process, and the flow over them.
+
+    Args:
+        log: topics.
+        stores: by shard; opened, locked.
+        endpoints: view of `endpoints`.
+        key_ring: opens secrets.
+        sender: sends.
+        slots: requests in flight at once.
+        policy: of the shards.
+        stop: ends the flow.
+        clock_ms: milliseconds UTC.
+        user_agent: of every request.
+        connect_timeout_ms: DNS, TCP and TLS together.
+        sync_ms: between background syncs.
+        stop_deadline_ms: how long a stop waits for what is in flight; timeouts of attempts are capped 5 s below.
+        outbox_bytes_max: beyond it no attempt starts.
+        beat: called at every poll, for the watchdog.
+        rebuild: takes shards over from a lost store.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition of a process
+        self,
+        *,
+        log: Log,
+        stores: Mapping[int, ShardStore],
+        endpoints: TableView[Endpoint],
+        key_ring: KeyRing,
+        sender: Sender,
+        slots: int,
+        policy: ShardPolicy,
+        stop: StopSignal,
+        clock_ms: Callable[[], int],
+        user_agent: str,
+        connect_timeout_ms: int,
+        sync_ms: int,
+        stop_deadline_ms: int,
+        outbox_bytes_max: int,
+        beat: Callable[[], None] = lambda: None,
+        rebuild: bool = False,
+    ) -> None:
+        self.slots = Slots(slots)
+        self.sender = sender
+        self._log = log
+        self._stores = stores
+        self._endpoints = endpoints
+        self._stop = stop
+        self._clock_ms = clock_ms
+        self._beat = beat
+        self._stop_deadline_ms = stop_deadline_ms
+        self._stop_began_s = 0.0
+        self._next_view_at_s = 0.0
+        self.signer = Signer(key_ring, clock_ms, user_agent, connect_timeout_ms, stop_deadline_ms - 5_000)
+        endpoints.catch_up()
+        self._appends = OrderedAppends(log)
+        self.sync = BackgroundSync(log, stores, sync_ms)
+        self.runtimes: dict[int, ShardRuntime] = {}
+        for shard, store in stores.items():
+            engine = start_shard(log, shard, store, endpoints, policy, clock_ms, rebuild=rebuild)
+            publisher = OutboxPublisher(engine, self._appends)
+            self.runtimes[shard] = ShardRuntime(
+                engine, publisher, self.slots, stop, self.sync, clock_ms, outbox_bytes_max // OUTBOX_ROW_BYTES
+            )
+
+    def build(self) -> Dataflow:
+        """Returns the dataflow; run it once."""
+        shard_count = self._log.partition_count(topics.DELIVERIES.name)
+        partitions = [TopicPartition(topics.DELIVERIES.name, shard) for shard in self.runtimes]
+        deliveries = LogBlockSource(
+            self._log.reader,
+            {of: self.runtimes[of.partition].engine.state.next_offset for of in partitions},
+            self._stop,
+            SourceHooks(on_poll=self._beat),
+            boot=[(shard_key(of), Boot(of.partition)) for of in partitions],
+        )
+        outcomes = OutcomeSource(
+            self.sender, self.slots, self._stop, shard_count, self._on_poll, self._is_past_deadline
+        )
+        self._endpoints.on_change(lambda key, _old, _new: outcomes.changed_endpoints.append(key))
+        self.sync.start()
+
+        flow = Dataflow(FLOW)
+        blocks = op.input("deliveries", flow, deliveries)
+        loop = op.input("outcomes", flow, outcomes)
+        items = op.merge("work", blocks, loop)
+        sends = op.stateful_batch("shard", items, lambda _resume: ShardHost(self.runtimes))
+        op.output("send", sends, SendSink(self.sender, self.signer))
+        return flow
+
+    def finish(self, deadline_s: float) -> None:
+        """After the flow has ended: waits for the outbox's acknowledgements, then syncs and mirrors a last time."""
+        until = time.monotonic() + deadline_s
+        publishers = [runtime.publisher for runtime in self.runtimes.values()]
+        while time.monotonic() < until:
+            self._appends.pump()
+            for publisher in publishers:
+                publisher.pump()
+            if all(publisher.is_done for publisher in publishers):
+                break
+            time.sleep(0.002)
+        for runtime in self.runtimes.values():
+            runtime.barrier()
+        self.sync.close()
+        for store in self._stores.values():
+            store.close()
+
+    def _on_poll(self) -> None:
+        self._beat()
+        self._appends.pump()
+        now_s = time.monotonic()
+        if now_s >= self._next_view_at_s:
+            self._next_view_at_s = now_s + VIEW_INTERVAL_S
+            self._endpoints.catch_up()
+
+    def _is_past_deadline(self) -> bool:
+        now_s = time.monotonic()
+        self._stop_began_s = self._stop_began_s or now_s
+        return (now_s - self._stop_began_s) * 1_000 >= self._stop_deadline_ms
+
+
+class Signer:
+    """Makes signed requests of dispatches; what does not change per attempt is kept per endpoint revision."""
+
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        clock_ms: Callable[[], int],
+        user_agent: str,
+        connect_timeout_ms: int,
+        timeout_ms_max: int,
+    ) -> None:
+        self._key_ring = key_ring
+        self._clock_ms = clock_ms
+        self._user_agent = user_agent
+        self._connect_timeout_ms = connect_timeout_ms
+        self._timeout_ms_max = timeout_ms_max
+        self._heads: dict[str, tuple[int, RequestHead]] = {}
+
+    def sign(self, shard: int, dispatches: Sequence[Dispatch]) -> list[PreparedRequest]:
+        """Returns the requests of a shard's dispatches, signed with the time of now."""
+        now_ms = self._clock_ms()
+        timeout_ms = self._timeout_ms_max
+        requests = []
+        for dispatch in dispatches:
+            endpoint, live = dispatch.endpoint, dispatch.live
+            delivery = live.delivery
+            secrets = self._key_ring.open_secrets(endpoint, now_ms)
+            head = self._head(endpoint)
+            token = (shard, live.offset)
+            requests.append(prepare(head, token, delivery.event_id, delivery.body, secrets, now_ms, timeout_ms))
+        return requests
+
+    def _head(self, endpoint: Endpoint) -> RequestHead:
+        kept = self._heads.get(endpoint.id)
+        if kept is not None and kept[0] == endpoint.revision:
+            return kept[1]
+        if len(self._heads) >= HEADS_MAX:
+            self._heads.clear()
+        head = make_head(endpoint, self._user_agent, self._connect_timeout_ms)
+        self._heads[endpoint.id] = (endpoint.revision, head)
+        return head
+
+
+class SendSink(DynamicSink[tuple[str, Sends]]):
+    """Hands signed requests to the sender."""
+
+    def __init__(self, sender: Sender, signer: Signer) -> None:
+        self._sender = sender
+        self._signer = signer
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[tuple[str, Sends]]:
+        """Called by Bytewax in the flow's thread."""
+        del step_id, worker_index, worker_count
+        return _Sending(self._sender, self._signer)
+
+
+class _Sending(StatelessSinkPartition[Any]):
+    def __init__(self, sender: Sender, signer: Signer) -> None:
+        self._sender = sender
+        self._signer = signer
+
+    def write_batch(self, items: list[Any]) -> None:
+        self._sender.submit([r for _, sends in items for r in self._signer.sign(sends.shard, sends.dispatches)])

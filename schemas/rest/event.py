@@ -1,0 +1,73 @@
+"""Events at the REST edge: the body of a publish, its answer, and an event as it is read back."""
+
+from typing import Annotated, Any
+
+from msgspec import Raw, Struct
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from schemas.rest.request import RequestBody
+from schemas.rest.times import parse_rfc3339
+
+
+def _check_time(text: str) -> str:
+    try:
+        parse_rfc3339(text)
+    except ValueError as error:
+        raise PydanticCustomError("invalid_format", "{reason}.", {"reason": str(error)}) from error
+    return text
+
+
+class PublishEvent(RequestBody):
+    """The body of `POST /api/v1/events`.
+
+    Attributes:
+        data: any JSON value; the bytes are taken from the body, this only says that it is there.
+        occurred_at: RFC 3339; when the producer says it happened.
+        endpoint_ids: exactly these endpoints of the tenant, whatever they subscribed to.
+    """
+
+    tenant_id: str | None = None
+    type: str
+    data: Any
+    occurred_at: Annotated[str, AfterValidator(_check_time)] | None = None
+    endpoint_ids: list[str] | None = None
+
+    @property
+    def occurred_at_ms(self) -> int | None:
+        """When it happened, milliseconds UTC."""
+        return None if self.occurred_at is None else parse_rfc3339(self.occurred_at)
+
+
+class PublishAnswer(Struct, frozen=True):
+    """What a 202 says.
+
+    Attributes:
+        accepted_at: the log's append time.
+        matched_endpoints: how many endpoints subscribe to it now; what `route` sees decides.
+    """
+
+    id: str
+    type: str
+    accepted_at: str
+    matched_endpoints: int
+
+
+class EventAnswer(Struct, frozen=True, kw_only=True):
+    """An event as it was accepted.
+
+    Attributes:
+        occurred_at: null when the producer did not say.
+        as_of: up to when the delivery log is complete.
+        log_delayed_seconds: how old that is; 0 when nothing is waiting.
+    """
+
+    id: str
+    tenant_id: str
+    type: str
+    data: Raw
+    accepted_at: str
+    occurred_at: str | None
+    idempotency_key: str | None
+    as_of: str
+    log_delayed_seconds: float
