@@ -10,13 +10,12 @@ The index keeps of an endpoint only what matching needs (no URL, secrets or head
 strings and
 pattern lists: about 300 bytes an endpoint where every tenant has one, half of that in big tenants.
 
-Three rules about time, all by times that the log stamped or that stand in the record, never by a clock, so
-that fanning out again after a rewind matches again what it matched:
+Three rules about time. They compare times that stand in records, never a clock, so that fanning out again
+after a rewind matches again what it matched:
 
 - an endpoint gets no history: only events recorded at or after its creation, less `SLACK_MS` for the
-  difference of clocks. Its creation is the earlier of `created_at_ms` and the time of the first record seen;
-  an update does not count, or a lagging `route` would drop events for an endpoint whose description was
-  changed;
+  difference of clocks (the writer of endpoints stamps its creation, the log stamps events). An update does
+  not count, or a lagging `route` would drop events for an endpoint whose description was changed;
 - a disabled endpoint matches for 72 h more (its deliveries are held), then no longer, and those are counted;
 - a paused one matches.
 
@@ -88,17 +87,15 @@ class EndpointIndex:
         """Returns what is known of an endpoint."""
         return self._by_id.get(endpoint_id)
 
-    def upsert(self, endpoint: Endpoint, recorded_at_ms: int) -> None:
-        """Takes in a record of `endpoints`, stamped by the log with `recorded_at_ms`."""
+    def upsert(self, endpoint: Endpoint) -> None:
+        """Takes in a record of `endpoints`."""
         known = self._by_id.get(endpoint.id)
-        since_ms = min(endpoint.created_at_ms, recorded_at_ms) - SLACK_MS
         until_ms = _FOREVER_MS
         if endpoint.status is EndpointStatus.DISABLED:
-            until_ms = recorded_at_ms + DISABLED_MATCH_MS
+            until_ms = endpoint.updated_at_ms + DISABLED_MATCH_MS
         if known is not None:
-            since_ms = min(since_ms, known.since_ms)
             if until_ms != _FOREVER_MS and known.generation == endpoint.generation:
-                until_ms = min(until_ms, known.until_ms)
+                until_ms = min(until_ms, known.until_ms)  # changed while disabled: the 72 h do not begin anew
             self._unlist(known)
         subscriber = Subscriber(
             endpoint_id=endpoint.id if known is None else known.endpoint_id,
@@ -106,7 +103,7 @@ class EndpointIndex:
             patterns=self._share(endpoint.event_types),
             api_version=sys.intern(endpoint.api_version),
             generation=endpoint.generation,
-            since_ms=since_ms,
+            since_ms=endpoint.created_at_ms - SLACK_MS,
             until_ms=min(until_ms, self._reported_until_ms(endpoint.id, endpoint.generation)),
         )
         self._by_id[subscriber.endpoint_id] = subscriber

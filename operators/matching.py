@@ -57,7 +57,7 @@ def patterns_of(event_type: str) -> tuple[str, ...]:
 
 def matches(patterns: Collection[str], event_type: str) -> bool:
     """Whether one of the patterns matches the type; both are taken to be valid."""
-    for pattern in patterns_of(event_type):  # a loop: `any` with a generator takes three times as long
+    for pattern in patterns_of(event_type):  # noqa: SIM110 - `any` with a generator takes thrice as long
         if pattern in patterns:
             return True
     return False

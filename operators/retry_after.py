@@ -1,7 +1,7 @@
 """Reads a Retry-After header: seconds or an HTTP date.
 
-Source: RFC 9110 section 10.2.3. A negative, absurd or unreadable value is no value: a receiver's typing error must
-neither stop nor hasten anything.
+Source: RFC 9110 section 10.2.3. A negative, absurd or unreadable value is no value: a receiver's typing error
+must neither stop nor hasten anything.
 """
 
 from email.utils import parsedate_to_datetime

@@ -37,7 +37,7 @@ def jittered_ms(delay: int, delivery_id: str, step: int) -> int:
     return delay + int(delay * JITTER_MAX * unit_interval("jitter", delivery_id, str(step)))
 
 
-def next_attempt_at_ms(  # noqa: PLR0913 - each is one fact of the decision
+def next_attempt_at_ms(
     policy: RetryPolicy,
     delivery_id: str,
     step: int,
@@ -47,8 +47,8 @@ def next_attempt_at_ms(  # noqa: PLR0913 - each is one fact of the decision
 ) -> int | None:
     """Returns when the next attempt is due, or None when there is none left.
 
-    A Retry-After counts when it is longer than the schedule's delay; it never shortens it. The last attempt is
-    clipped to the window's end; a failure at or after that end has no next one.
+    A Retry-After counts when it is longer than the schedule's delay; it never shortens it. The last attempt
+    is clipped to the window's end; a failure at or after that end has no next one.
 
     Args:
         policy: the endpoint's, or the process's default.
@@ -67,7 +67,7 @@ def next_attempt_at_ms(  # noqa: PLR0913 - each is one fact of the decision
 
 
 def preview(policy: RetryPolicy, attempts_max: int = 100) -> Iterator[int]:
-    """Yields the time of each attempt after the first, in ms from fan-out, without jitter, all failing at once."""
+    """Yields the time of each attempt after the first, in ms from fan-out, without jitter."""
     at_ms = 0
     for step in range(1, attempts_max):
         following = delay_ms(policy, step)

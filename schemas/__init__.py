@@ -1,1 +1,1 @@
-"""What things are: the records, ids and settings every other layer speaks of. Pure; imports nothing of ours."""
+"""What things are: the records, ids and settings that every other layer speaks of. Pure."""

@@ -16,7 +16,8 @@ class Command(Struct, frozen=True, array_like=True, gc=False):
     """One wish about one delivery; conditional, so that a stale one is ignored.
 
     Attributes:
-        attempt_count: `retry_now` counts only while the delivery has exactly this many attempts. Ignored by `cancel`.
+        attempt_count: `retry_now` counts only while the delivery has exactly this many attempts. Ignored by
+            `cancel`.
     """
 
     kind: CommandKind

@@ -1,4 +1,4 @@
-"""A dead letter: a delivery that ended without success, with its body and the reason; value of `dead_letters`."""
+"""A dead letter: a delivery that ended without success, with its body and the reason."""
 
 from msgspec import Struct
 
@@ -8,10 +8,11 @@ from schemas.transition import Reason, RowStamp
 
 
 class DeadLetterKey(Struct, frozen=True, array_like=True, gc=False):
-    """The key of a dead letter: the delivery, or for `too_old` and `idempotency_conflict` the event record's position.
+    """The key of a dead letter: the delivery, and for some reasons its event's position too.
 
     Attributes:
-        name: the delivery id, or `<delivery id>@<partition>.<offset>`, so that a delivered delivery stays delivered.
+        name: the delivery id, or `<delivery id>@<partition>.<offset>`, so that a delivered delivery stays
+            delivered.
     """
 
     name: str

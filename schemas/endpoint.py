@@ -1,4 +1,4 @@
-"""An endpoint: a receiver's URL with its settings, the value of one record of the compacted `endpoints` topic."""
+"""An endpoint: a receiver's URL with its settings; the value of a record of the compacted `endpoints`."""
 
 from enum import StrEnum
 
@@ -109,7 +109,7 @@ class Endpoint(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class DisabledReport(Struct, frozen=True, omit_defaults=True):
-    """What `deliver` says of an endpoint in `endpoint_status`: it answered 410, so it is disabled at `generation`."""
+    """What `deliver` says in `endpoint_status`: the endpoint answered 410, so `generation` is disabled."""
 
     endpoint_id: str
     generation: int

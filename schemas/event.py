@@ -1,8 +1,8 @@
 """An event: what a producer published, as it stands in the `events` topic.
 
-The value is JSON, because anybody's Kafka client may write it; unknown fields are ignored there (the producer may
-be newer than we are), while the API refuses them. `data` is kept as the bytes that came: they are frozen into the
-body at fan-out and never parsed again.
+The value is JSON, because anybody's Kafka client may write it; unknown fields are ignored there (the producer
+may be newer than we are), while the API refuses them. `data` is kept as the bytes that came: they are frozen
+into the body at fan-out and never parsed again.
 """
 
 from msgspec import Raw, Struct

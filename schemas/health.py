@@ -1,4 +1,4 @@
-"""An endpoint's health as the API and the breaker read it. The window that feeds it comes with the isolation work."""
+"""An endpoint's health, as the API and the breaker read it."""
 
 from enum import StrEnum
 

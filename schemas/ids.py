@@ -1,9 +1,9 @@
 """Ids, and the functions that derive them from their parts.
 
-Nothing downstream of the API draws at random: doing the same work twice gives the same ids, which makes the second
-time recognisable. So an id is a hash of its parts, and the parts are length-prefixed, because `("a", "bc")` and
-`("ab", "c")` must not meet. Base32 (RFC 4648, lower case, no padding) keeps ids safe in URLs, file names and
-headers, and of one length (30 characters for `evt_` and `dlv_`).
+Nothing downstream of the API draws at random: doing the same work twice gives the same ids, which makes the
+second time recognisable. So an id is a hash of its parts, and the parts are length-prefixed, because `("a",
+"bc")` and `("ab", "c")` must not meet. Base32 (RFC 4648, lower case, no padding) keeps ids safe in URLs, file
+names and headers, and of one length (30 characters for `evt_` and `dlv_`).
 
 Rejected: random UUIDs (a repeat after a crash would be a new thing), hexadecimal (a quarter longer).
 """

@@ -1,7 +1,7 @@
 """What the sender is asked (`PreparedRequest`) and what an attempt came to (`Outcome`).
 
-An endpoint that answers 500 is a value here, never an exception. Blame is part of the value: what our side caused
-neither counts as an attempt nor feeds the breaker.
+An endpoint that answers 500 is a value here, never an exception. Blame is part of the value: what our side
+caused neither counts as an attempt nor feeds the breaker.
 """
 
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The closed list of problem codes: what the API answers with besides success, and the HTTP status of each."""
+"""The closed list of problem codes: what the API answers besides success, with the HTTP status."""
 
 from enum import StrEnum
 

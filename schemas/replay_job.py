@@ -1,4 +1,4 @@
-"""A replay job: its request (written by `manage`) and its progress (written by `replay`), two keys of `jobs`."""
+"""A replay job: its request (written by `manage`) and its progress (by `replay`), two keys of `jobs`."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Every setting, its default and the reason for it, once. Reading TOML, environment and flags is `deploy`'s job.
+"""Every setting, its default and the reason for it, once. Reading TOML and the environment is `deploy`'s job.
 
 Sections become `HOOKTIDE__SECTION__KEY` in the environment and `[section]` in the TOML file. Unknown keys are
 errors: a mistyped setting that silently does nothing is worse than a refused start.
@@ -101,7 +101,7 @@ class Settings(Section):
 
     data: str = ".hooktide-data"
     master_key: str = ""
-    """Base64 of 32 bytes that seal endpoint secrets; empty: made once and kept in the data directory (0600)."""
+    """Base64 of 32 bytes that seal endpoint secrets; empty: made once, kept in the data directory (0600)."""
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     egress: EgressSettings = EgressSettings()

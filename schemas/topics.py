@@ -1,4 +1,4 @@
-"""The topics: one table of names, partitioning, retention and reasons. `docs/` and every `Log` read this table."""
+"""The topics: one table of names, partitioning, retention and reasons, which every `Log` reads."""
 
 from enum import StrEnum
 

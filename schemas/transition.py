@@ -1,6 +1,7 @@
-"""A transition: a change of a delivery's state, the record of `transitions`, and how a shard remembers its past.
+"""A transition: a change of a delivery's state, and how a shard remembers its past.
 
-Everything redo needs stands in the record's key, so that a start after damage reads keys only. The value is for the
+Everything redo needs stands in the record's key, so that a start after damage reads keys only. The value is
+for the
 delivery log: who, what, and the attempt when there was one.
 """
 

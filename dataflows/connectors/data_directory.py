@@ -1,14 +1,15 @@
 """The data directory: one process's everything on disk, opened by one process at a time.
 
-It holds a lock (`lock`, flock for life, with the holder's pid for the error message), a format file (`format.json`:
-what was fixed when the directory was made) and the admin key (`admin.key`). Stores make their own sub-directories.
+It holds a lock (`lock`, flock for life, with the holder's pid for the error message), a format file
+(`format.json`: what was fixed when the directory was made) and the admin key (`admin.key`). Stores make their
+own sub-directories.
 
-A directory that holds something else is refused rather than filled: `--data ~` must not turn a home directory into
-ours. What a mounted volume brings along (`lost+found`) and the keys a person may place before the first start are
-allowed.
+A directory that holds something else is refused rather than filled: `--data ~` must not turn a home directory
+into ours. What a mounted volume brings along (`lost+found`) and the keys a person may place before the first
+start are allowed.
 
-Rejected: a pid file as the lock (a crash leaves it behind, and pids return); relying on the stores' own locks (each
-would be found taken one after the other, after some were already opened).
+Rejected: a pid file as the lock (a crash leaves it behind, and pids return); relying on the stores' own locks
+(each would be found taken one after the other, after some were already opened).
 """
 
 import fcntl
@@ -68,11 +69,13 @@ class DataDirectory:
         wanted = DirectoryFormat(FORMAT_VERSION, now_ms, shards, events_partitions)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(path.parent)
             _refuse_foreign(path)
             lock = _lock(path)
         except OSError as error:
             raise StoreUnavailable(
-                f"the data directory {path} cannot be used: {error.strerror or error}; name another with --data"
+                f"the data directory {path} cannot be used: {error.strerror or error}; name another with "
+                f"--data"
             ) from error
         try:
             stored = _read_or_make_format(path, wanted)
@@ -107,7 +110,9 @@ def admin_key(directory: Path) -> tuple[str, bool]:
     except (OSError, UnicodeDecodeError) as error:
         raise StoreUnavailable(f"the admin key {file} cannot be read: {error}") from error
     if not stored.startswith("hk_") or len(stored) < _ADMIN_KEY_CHARACTERS or not stored.isprintable():
-        raise DamagedStore(f"{file} holds no admin key (`hk_` and 43 characters); delete it and a new one is made")
+        raise DamagedStore(
+            f"{file} holds no admin key (`hk_` and 43 characters); delete it and a new one is made"
+        )
     return stored, False
 
 
@@ -187,10 +192,13 @@ def _read_or_make_format(path: Path, wanted: DirectoryFormat) -> DirectoryFormat
     try:
         stored = msgspec.json.decode(raw, type=DirectoryFormat)
     except msgspec.MsgspecError as error:
-        raise DamagedStore(f"{file} does not decode ({error}); restore it from a backup of the directory") from error
+        raise DamagedStore(
+            f"{file} does not decode ({error}); restore it from a backup of the directory"
+        ) from error
     if stored.version != FORMAT_VERSION:
         raise FormatMismatch(
-            f"{path} has format {stored.version}, this program knows {FORMAT_VERSION}: use the version that made it"
+            f"{path} has format {stored.version}, this program knows {FORMAT_VERSION}: use the version that "
+            f"made it"
         )
     for name, made_with, asked in (
         ("log.shards", stored.shards, wanted.shards),
@@ -198,7 +206,8 @@ def _read_or_make_format(path: Path, wanted: DirectoryFormat) -> DirectoryFormat
     ):
         if made_with != asked:
             raise FormatMismatch(
-                f"{path} was made with {name} = {made_with}, the settings say {asked}: set it back to {made_with}, "
+                f"{path} was made with {name} = {made_with}, the settings say {asked}: set it back to "
+                f"{made_with}, "
                 "or start with another directory"
             )
     return stored

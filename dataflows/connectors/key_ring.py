@@ -1,19 +1,18 @@
 """The key ring: seals endpoint secrets for the log, and opens them again for signing.
 
-AES-256-GCM with the endpoint's id as associated data: a sealed secret that is copied into another endpoint's record
-does not open there. Every sealed secret names its key, so a ring can open what an older key sealed: with a master key
-in the settings, the key that the embedded mode made for itself before still opens its own.
+AES-256-GCM with the endpoint's id as associated data: a sealed secret that is copied into another endpoint's
+record does not open there. Every sealed secret names its key, so a ring can open what an older key sealed:
+with a master key in the settings, the key that the embedded mode made for itself before still opens its own.
 
-Opened secrets are cached by (endpoint, revision), because signing needs them for every delivery and opening costs
-microseconds; every management write raises the revision, so the cache is never stale. It is bounded, and plain
-secrets exist nowhere else.
+Opened secrets are cached by (endpoint, revision), because signing needs them for every delivery and opening
+costs microseconds; every management write raises the revision, so the cache is never stale. It is bounded,
+and plain secrets exist nowhere else.
 
 Rejected: deriving a key per endpoint (nothing gained over associated data); Fernet (no associated data, and a
 timestamp we do not want).
 """
 
 import base64
-import binascii
 import os
 import threading
 from collections.abc import Iterable
@@ -53,8 +52,8 @@ class KeyRing:
         """Returns the ring of the settings' key and the key file.
 
         Args:
-            master_key_b64: base64 (either alphabet) of 32 bytes; empty: the file's key seals, and is made (0600)
-                when it is not there.
+            master_key_b64: base64 (either alphabet) of 32 bytes; empty: the file's key seals, and is made
+                (0600) when it is not there.
             file: where the embedded mode keeps its own key.
 
         Raises:
@@ -69,9 +68,13 @@ class KeyRing:
                 keys.append(os.urandom(_KEY_BYTES))
                 create_private_file(file, base64.b64encode(keys[0]) + b"\n")
         except UnicodeDecodeError as error:
-            raise BadSettings(f"the key file {file} is not base64 of {_KEY_BYTES} bytes; restore it") from error
+            raise BadSettings(
+                f"the key file {file} is not base64 of {_KEY_BYTES} bytes; restore it"
+            ) from error
         except OSError as error:
-            raise StoreUnavailable(f"the key file {file} cannot be read: {error.strerror or error}") from error
+            raise StoreUnavailable(
+                f"the key file {file} cannot be read: {error.strerror or error}"
+            ) from error
         return cls(keys)
 
     def seal(self, secret: bytes, endpoint_id: str) -> SealedSecret:
@@ -94,7 +97,9 @@ class KeyRing:
                 [(self._open_one(secret, endpoint.id), secret.expires_at_ms) for secret in endpoint.secrets]
             )
             self._keep(name, opened)
-        return tuple([secret for secret, expires_at_ms in opened if expires_at_ms is None or expires_at_ms > now_ms])
+        return tuple(
+            [secret for secret, expires_at_ms in opened if expires_at_ms is None or expires_at_ms > now_ms]
+        )
 
     def check_known(self, key_ids: Iterable[str]) -> None:
         """Refuses to start with secrets that this ring cannot open: their endpoints could not be signed for.
@@ -106,28 +111,30 @@ class KeyRing:
         if unknown:
             raise BadSettings(
                 f"endpoint secrets are sealed with the unknown master key {', '.join(unknown)} (known: "
-                f"{', '.join(sorted(self._ciphers))}): set master_key to the key they were sealed with, the same in "
+                f"{', '.join(sorted(self._ciphers))}): set master_key to the key they were sealed with, the "
+                f"same in "
                 "every process"
             )
 
     def _open_one(self, secret: SealedSecret, endpoint_id: str) -> bytes:
-        cipher = self._ciphers.get(secret.key_id)
-        if cipher is None:
-            self.check_known([secret.key_id])
-            raise AssertionError
+        self.check_known([secret.key_id])
+        cipher = self._ciphers[secret.key_id]
         nonce, sealed = secret.sealed[:_NONCE_BYTES], secret.sealed[_NONCE_BYTES:]
         try:
             return cipher.decrypt(nonce, sealed, endpoint_id.encode())
         except (InvalidTag, ValueError) as error:
             raise UnreadableRecord(
-                f"a secret of endpoint {endpoint_id} does not open: it is damaged, or was sealed for another endpoint; "
+                f"a secret of endpoint {endpoint_id} does not open: it is damaged, or was sealed for another "
+                f"endpoint; "
                 "rotate it"
             ) from error
 
     def _keep(self, name: tuple[str, int], opened: tuple[tuple[bytes, int | None], ...]) -> None:
         with self._evicting:
             while len(self._opened) >= CACHED_ENDPOINTS_MAX:
-                del self._opened[next(iter(self._opened))]  # the oldest; reading does not reorder, so it stays free
+                del self._opened[
+                    next(iter(self._opened))
+                ]  # the oldest; reading does not reorder, so it stays free
             self._opened[name] = opened
 
 
@@ -139,8 +146,10 @@ def _decoded(text: str, whose: str) -> bytes:
     urlsafe = text.strip().replace("-", "+").replace("_", "/")
     try:
         key = base64.b64decode(urlsafe + "=" * (-len(urlsafe) % 4), validate=True)
-    except binascii.Error as error:
-        raise BadSettings(f"{whose} is not base64 of {_KEY_BYTES} bytes; `openssl rand -base64 32` makes one") from error
+    except ValueError as error:
+        raise BadSettings(
+            f"{whose} is not base64 of {_KEY_BYTES} bytes; `openssl rand -base64 32` makes one"
+        ) from error
     if len(key) != _KEY_BYTES:
         raise BadSettings(
             f"{whose} has {len(key)} bytes, it needs {_KEY_BYTES}; `openssl rand -base64 32` makes one"

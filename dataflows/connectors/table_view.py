@@ -1,17 +1,17 @@
 """A table view: one compacted topic as a dictionary, key -> decoded value, kept up to date by reading on.
 
-Any thread may call `catch_up`, and whoever needs the view at a position does so until `reached(end)` (read your
-writes: ask the log for its end, then wait for the view to reach it).
+Any thread may call `catch_up`, and whoever needs the view at a position does so until `reached(end)` (read
+your writes: ask the log for its end, then wait for the view to reach it).
 
-A view never goes past a record that it cannot read. Such a record is one of a newer version (a rolling upgrade) or
-a damaged one; skipping it would make an endpoint vanish, keeping the old value would send to an address that its
-owner has changed, both silently. So `catch_up` raises, the position stays before the record, `reached` stays False,
-and `route` waits and alarms instead of matching with an old view. It heals by itself once the key is written again
-in a form this version reads: a record that is replaced later is never needed.
+A view never goes past a record that it cannot read. Such a record is one of a newer version (a rolling
+upgrade) or a damaged one; skipping it would make an endpoint vanish, keeping the old value would send to an
+address that its owner has changed, both silently. So `catch_up` raises, the position stays before the record,
+`reached` stays False, and `route` waits and alarms instead of matching with an old view. It heals by itself
+once the key is written again in a form this version reads: a record that is replaced later is never needed.
 
-The view lives in memory and is built from the log at every start. Rejected: a copy in RocksDB per process. Reading
-and decoding 100,000 endpoints from the local log takes about a second; a copy would need a position, a format and
-a repair path of its own to save that, and decoding, the larger part, would still be done.
+The view lives in memory and is built from the log at every start. Rejected: a copy in RocksDB per process.
+Reading and decoding 100,000 endpoints from the local log takes about a second; a copy would need a position,
+a format and a repair path of its own to save that, and decoding, the larger part, would still be done.
 """
 
 import threading
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from dataflows.connectors.log.port import Log, Record, TopicPartition
-from schemas.errors import BadInput, FormatMismatch
+from schemas.errors import BadInput, FormatMismatch, UnreadableRecord
 
 T = TypeVar("T")
 OnChange = Callable[[str, T | None, T | None], None]
@@ -63,20 +63,26 @@ class TableView(Generic[T]):
         """Applies what has come since, at most about `limit_records`, and returns how many records that were.
 
         Raises:
-            FormatMismatch: a record cannot be read; everything before it is applied. Calling again tries again.
+            FormatMismatch: a record cannot be read; everything before it is applied. Calling again tries
+            again.
             OffsetOutOfRange: the log has forgotten or lost what comes next; the view is of no use any more.
         """
         with self._lock:
             applied = 0
-            while applied < limit_records:
-                records = self._reader.poll(self._of, min(_BLOCK, limit_records - applied))
-                for place, record in enumerate(records):
-                    self._apply(record, records, place)
-                    self._position = record.offset + 1
-                self._position = self._reader.position(self._of)
-                applied += len(records)
-                if not records:
-                    break
+            try:
+                while applied < limit_records:
+                    records = self._reader.poll(self._of, min(_BLOCK, limit_records - applied))
+                    for place, record in enumerate(records):
+                        self._apply(record, records, place)
+                        self._position = record.offset + 1
+                    self._position = self._reader.position(self._of)
+                    applied += len(records)
+                    if not records:
+                        break
+            except BaseException:  # the reader is past records that are not applied: go back to them
+                self._reader.close()
+                self._reader = self._log.reader({self._of: self._position})
+                raise
             return applied
 
     def get(self, key: str) -> T | None:
@@ -109,14 +115,14 @@ class TableView(Generic[T]):
 
     def _apply(self, record: Record, block: Sequence[Record], place: int) -> None:
         try:
-            key = (record.key or b"").decode()
+            key = _key_of(record)
             new = None if record.value is None else self._decode(record.value)
         except (BadInput, UnicodeDecodeError) as error:
             if any(later.key == record.key for later in block[place + 1 :]):
                 return  # replaced already: what it said does not count any more
-            self._stop_before(record, error)
             raise FormatMismatch(
-                f"{self._of.topic}[0] offset {record.offset}, key {record.key!r}: {error}. This process reads no "
+                f"{self._of.topic}[0] offset {record.offset}, key {record.key!r}: {error}. This process "
+                f"reads no "
                 "further: start the version that wrote the record, or write the key again"
             ) from error
         old = self._values.get(key)
@@ -128,7 +134,8 @@ class TableView(Generic[T]):
         for subscriber in self._subscribers:
             subscriber(key, old, new)
 
-    def _stop_before(self, record: Record, _: Exception) -> None:
-        self._reader.close()
-        self._reader = self._log.reader({self._of: record.offset})
-        self._position = record.offset
+
+def _key_of(record: Record) -> str:
+    if record.key is None:
+        raise UnreadableRecord("the record has no key")
+    return record.key.decode()

@@ -1,7 +1,7 @@
 """What follows a barrier: the WALs are synced in the background, then the group's offset is mirrored.
 
-The truth about a shard's position stands in its store. The group's committed offset is its mirror, for Kafka's own
-tools, and the way a person moves it: a committed value without our stamp is a person's, and is honoured.
+The truth about a shard's position stands in its store. The group's committed offset is its mirror, for
+Kafka's own tools, and the way a person moves it: a committed value without our stamp is a person's, and is honoured.
 """
 
 import threading
@@ -139,7 +139,7 @@ class BackgroundSync:
         if stamp is not None and stamp.store == self._stores[shard].store_id:
             return
         message = (
-            f"group {GROUP} was moved to offset {committed.offset} of {of.topic}[{shard}] while this process ran; "
-            "it stops now and honours the new offset at its next start"
+            f"group {GROUP} was moved to offset {committed.offset} of {of.topic}[{shard}] while this "
+            "process ran; it stops now and honours the new offset at its next start"
         )
         raise GroupMoved(message)

@@ -1,7 +1,7 @@
-"""Publishes a shard's outbox: hands rows to the log as they are written, or reads them back when it is behind.
+"""Publishes a shard's outbox: hands rows to the log as they are written, or reads them back when behind.
 
-Normally a row goes from the engine straight into an append. When the log is slow or away, rows stay in the store
-only, and are read from there once there is room; the same way serves a start with rows left over.
+Normally a row goes from the engine straight into an append. When the log is slow or away, rows stay in the
+store only, and are read from there once there is room; the same way serves a start with rows left over.
 """
 
 from collections.abc import Sequence

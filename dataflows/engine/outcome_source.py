@@ -1,7 +1,7 @@
 """The source that closes the loop: outcomes of the sender, by shard, and whatever else wakes one.
 
-Bytewax knows no cycles, so outcomes come back through a queue in the process, read here within a millisecond or
-two. At a stop this source lives longest: until nothing is in flight, or the deadline has passed.
+Bytewax knows no cycles, so outcomes come back through a queue in the process, read here within a millisecond
+or two. At a stop this source lives longest: until nothing is in flight, or the deadline has passed.
 """
 
 from collections import deque
@@ -11,12 +11,12 @@ from typing import Any
 
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 
+from dataflows.connectors.log.port import TopicPartition
 from dataflows.connectors.sender.port import Sender
 from dataflows.engine.block_source import shard_key
 from dataflows.engine.items import Outcomes, Wake
 from dataflows.engine.slots import Slots
 from dataflows.engine.stop import StopSignal
-from dataflows.connectors.log.port import TopicPartition
 from schemas import topics
 from schemas.ids import partition_of
 from schemas.outcome import Outcome
@@ -37,7 +37,7 @@ class OutcomeSource(DynamicSource[tuple[str, Any]]):
         deadline: called at each poll of a stop; True ends it although something is in flight.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a source
+    def __init__(
         self,
         sender: Sender,
         slots: Slots,

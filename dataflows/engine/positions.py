@@ -11,8 +11,56 @@ Rejected: committing what was read (a crash would skip what was not yet acknowle
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 
-from dataflows.connectors.log.port import TopicPartition
+import structlog
+
+from dataflows.connectors.log.port import Log, OffsetOutOfRange, TopicPartition
+from schemas.errors import Refused
+
+_log = structlog.get_logger(__name__)
+
+
+def start_positions(log: Log, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """Returns where a group goes on in each partition: at its offset, else at the log's start.
+
+    Raises:
+        Refused: an offset lies above the log's end: it belongs to another log, or records were lost.
+    """
+    positions: dict[TopicPartition, int] = {}
+    for of in partitions:
+        committed = log.committed(group, of)
+        positions[of] = log.start(of) if committed is None else committed.offset
+        end = log.end(of)
+        if positions[of] > end:
+            raise Refused(_above_the_end(OffsetOutOfRange(of, positions[of], log.start(of), end), group))
+    return positions
+
+
+def go_on_at_start(error: OffsetOutOfRange, group: str) -> int:
+    """Returns the log's start, where a group goes on that fell behind retention; the gap is logged as an
+    error.
+
+    Raises:
+        Refused: the offset lies above the log's end.
+    """
+    if error.offset > error.end:
+        raise Refused(_above_the_end(error, group)) from error
+    _log.error(
+        "records_lost_to_retention",
+        group=group,
+        topic=error.of.topic,
+        partition=error.of.partition,
+        first=error.offset,
+        count=error.start - error.offset,
+    )
+    return error.start
+
+
+def _above_the_end(error: OffsetOutOfRange, group: str) -> str:
+    return (
+        f"group {group}: {error}. The offset belongs to another log, or the log lost records; restore the
+        log, or " "reset the group's offset to go on without them" )
 
 
 class _Range:

@@ -13,7 +13,6 @@ from operators.shard.store_port import ShardStore
 from schemas import topics
 from schemas.errors import FormatMismatch, Refused
 from schemas.shard_claim import ShardClaim
-
 from schemas.wire.records import DEAD_LETTER_KEY, SHARD_CLAIM, TRANSITION_KEY
 
 READ_BLOCK = 1_000
@@ -36,15 +35,16 @@ def claim(log: Log, shard: int, store_id: str, now_ms: int, *, rebuild: bool) ->
                 last = SHARD_CLAIM.decode(record.value)
     if last is not None and last.store_id != store_id and not last.is_released and not rebuild:
         message = (
-            f"shard {shard} belongs to store {last.store_id}, but this directory holds store {store_id}: it is new, or "
-            "another one's. Start with the directory that owns the shard; if that one is lost, start with --rebuild"
+            f"shard {shard} belongs to store {last.store_id}, but this directory holds store {store_id}: it is "
+            "new, or another one's. Start with the directory that owns the shard; if that one is lost, start "
+            "with --rebuild"
         )
         raise Refused(message)
     entry = Entry(key, SHARD_CLAIM.encode(ShardClaim(shard, store_id, now_ms)))
     return log.append_and_wait(of, [entry]).first_offset
 
 
-def start_shard(  # noqa: PLR0913 - the parts of a start
+def start_shard(
     log: Log,
     shard: int,
     store: ShardStore,
@@ -101,10 +101,14 @@ def _deliveries_offset(log: Log, of: TopicPartition, engine: ShardEngine, store:
         return stored
     stamp = read_stamp(committed)
     if stamp is None:
-        _log.warning("group_moved_by_person", group=GROUP, shard=of.partition, offset=committed.offset, stored=stored)
+        _log.warning(
+            "group_moved_by_person", group=GROUP, shard=of.partition, offset=committed.offset, stored=stored
+        )
         return _resume(log, of, committed.offset)
     if position is not None and (stamp.store != store.store_id or stamp.barrier > position.barrier):
-        _log.warning("store_is_older_than_group", shard=of.partition, store=store.store_id, mirrored=stamp.store)
+        _log.warning(
+            "store_is_older_than_group", shard=of.partition, store=store.store_id, mirrored=stamp.store
+        )
     return stored
 
 
@@ -117,8 +121,8 @@ def _resume(log: Log, of: TopicPartition, offset: int) -> int:
     end = log.end(of)
     if offset > end:
         message = (
-            f"the store of shard {of.partition} stands at offset {offset} of {of.topic}, but the log ends at {end}: "
-            "this store and this log do not belong together, or the log has lost its tail. Restore the log"
+            f"the store of shard {of.partition} stands at offset {offset} of {of.topic}, but the log ends at "
+            f"{end}: this store and this log do not belong together, or the log has lost its tail. Restore the log"
         )
         raise FormatMismatch(message)
     return max(offset, log.start(of))
@@ -133,5 +137,3 @@ def _read(log: Log, of: TopicPartition, start: int) -> Iterator[Sequence[Record]
             yield reader.poll(of, READ_BLOCK)
     finally:
         reader.close()
-
-

@@ -1,11 +1,11 @@
 """The only `StatefulBatchLogic`: hosts one shard's runtime inside Bytewax.
 
-The key is the shard, never the endpoint: Bytewax scans every scheduled key at each activation. There is no resume
-state: `snapshot` is the barrier, and its answer is nothing.
+The key is the shard, never the endpoint: Bytewax scans every scheduled key at each activation. There is no
+resume state: `snapshot` is the barrier, and its answer is nothing.
 
-Spurious notifications are normal (Bytewax does not cancel an earlier schedule), so `on_notify` only looks again.
-The heartbeat of half a second bounds what Bytewax leaks per activation until the soonest timer, and makes sure that
-every shard is awake in every epoch: only those take part in the barrier.
+Spurious notifications are normal (Bytewax does not cancel an earlier schedule), so `on_notify` only looks
+again. The heartbeat of half a second bounds what Bytewax leaks per activation until the soonest timer, and
+makes sure that every shard is awake in every epoch: only those take part in the barrier.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,9 @@ class ShardHost(StatefulBatchLogic[Any, Sends, None]):
         """Returns the next timer, at most a heartbeat ahead."""
         assert self._runtime is not None, "asked for a timer before the first item"
         at_ms = self._runtime.next_at_ms(HEARTBEAT_MS)
-        return datetime.fromtimestamp((at_ms + TIMER_QUANTUM_MS) // TIMER_QUANTUM_MS * TIMER_QUANTUM_MS / 1_000, UTC)
+        return datetime.fromtimestamp(
+            (at_ms + TIMER_QUANTUM_MS) // TIMER_QUANTUM_MS * TIMER_QUANTUM_MS / 1_000, UTC
+        )
 
     def snapshot(self) -> None:
         """Writes the barrier of this epoch."""

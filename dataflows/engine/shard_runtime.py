@@ -1,6 +1,7 @@
 """One shard as a process runs it: the engine with its publisher, its slots and its clock. Knows no Bytewax.
 
-Every activation ends the same way: timers fire, work is chosen while there are slots, rows go to their topics.
+Every activation ends the same way: timers fire, work is chosen while there are slots, rows go to their
+topics.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ class ShardRuntime:
         outbox_rows_max: rows that may wait for their topics; beyond them no attempt starts.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a shard
+    def __init__(
         self,
         engine: ShardEngine,
         publisher: OutboxPublisher,

@@ -1,7 +1,7 @@
 """The slots of a process: how many requests may be in flight, shared by its shards.
 
-The plain count that the isolation work replaces by fair slot-time. Owned by the worker thread of `deliver`; other
-threads may read the counts.
+The plain count that the isolation work replaces by fair slot-time. Owned by the worker thread of `deliver`;
+other threads may read the counts.
 """
 
 

@@ -1,4 +1,4 @@
-"""The `deliver` dataflow: blocks of deliveries and outcomes in, signed requests out, one keyed step in between.
+"""The `deliver` dataflow: deliveries and outcomes in, signed requests out, one keyed step in between.
 
     deliveries ─┐
                 ├─ merge ─ shard (keyed, hosts the engine) ─ send
@@ -61,7 +61,8 @@ class Deliver:
         user_agent: of every request.
         connect_timeout_ms: DNS, TCP and TLS together.
         sync_ms: between background syncs.
-        stop_deadline_ms: how long a stop waits for what is in flight; timeouts of attempts are capped 5 s below.
+        stop_deadline_ms: how long a stop waits for what is in flight; timeouts of attempts are capped 5 s
+            below.
         outbox_bytes_max: beyond it no attempt starts.
         beat: called at every poll, for the watchdog.
         rebuild: takes shards over from a lost store.
@@ -136,7 +137,7 @@ class Deliver:
         return flow
 
     def finish(self, deadline_s: float) -> None:
-        """After the flow has ended: waits for the outbox's acknowledgements, then syncs and mirrors a last time."""
+        """Waits for the outbox's acknowledgements after the flow has ended, syncs and mirrors a last time."""
         until = time.monotonic() + deadline_s
         publishers = [runtime.publisher for runtime in self.runtimes.values()]
         while time.monotonic() < until:
@@ -195,7 +196,9 @@ class Signer:
             secrets = self._key_ring.open_secrets(endpoint, now_ms)
             head = self._head(endpoint)
             token = (shard, live.offset)
-            requests.append(prepare(head, token, delivery.event_id, delivery.body, secrets, now_ms, timeout_ms))
+            requests.append(
+                prepare(head, token, delivery.event_id, delivery.body, secrets, now_ms, timeout_ms)
+            )
         return requests
 
     def _head(self, endpoint: Endpoint) -> RequestHead:
@@ -216,7 +219,9 @@ class SendSink(DynamicSink[tuple[str, Sends]]):
         self._sender = sender
         self._signer = signer
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[tuple[str, Sends]]:
+    def build(
+        self, step_id: str, worker_index: int, worker_count: int
+    ) -> StatelessSinkPartition[tuple[str, Sends]]:
         """Called by Bytewax in the flow's thread."""
         del step_id, worker_index, worker_count
         return _Sending(self._sender, self._signer)
@@ -228,4 +233,6 @@ class _Sending(StatelessSinkPartition[Any]):
         self._signer = signer
 
     def write_batch(self, items: list[Any]) -> None:
-        self._sender.submit([r for _, sends in items for r in self._signer.sign(sends.shard, sends.dispatches)])
+        self._sender.submit(
+            [r for _, sends in items for r in self._signer.sign(sends.shard, sends.dispatches)]
+        )

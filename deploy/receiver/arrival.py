@@ -1,5 +1,4 @@
-"""An arrival: one request as a receiver saw it. In memory, and as a line of JSON for whoever compares
-records later.
+"""An arrival: one request as a receiver saw it, in memory and as a line of JSON.
 
 The line holds the body's digest, not the body: the two sides are compared by it, and a record of a million
 arrivals stays readable.

@@ -1,5 +1,4 @@
-"""Arrivals as a person reads them in a terminal: one line that says what came and whether to believe it,
-then the body.
+"""Arrivals as a person reads them in a terminal: a line that says whether to believe it, then the body.
 
 What arrives is foreign text. Control characters are shown, not sent to the terminal, and `rich` markup in
 it is not interpreted.

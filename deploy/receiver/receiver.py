@@ -1,5 +1,4 @@
-"""A webhook receiver on loopback: verifies, records, and answers as it is told. For `./hooktide listen` and
-for tests.
+"""A webhook receiver on loopback: verifies, records, answers as it is told; for `listen` and for tests.
 
 It is the witness of what was really sent, so it keeps everything: a request is recorded, and its line
 written, before it is answered. It checks signatures with the same function that documents how a receiver
@@ -62,18 +61,14 @@ class Receiver:
         self._stopping: asyncio.Event | None = None
 
     def behave(self, behaviour: Behaviour, path: str | None = None) -> None:
-        """Sets how requests are answered from now on, on one path or on all that have no behaviour of their
-        own.
-        """
+        """Sets how requests are answered from now on: on one path, or on all others."""
         if path is None:
             self._behaviour = behaviour
         else:
             self._behaviour_of[path] = behaviour
 
     def trust(self, secrets: Sequence[bytes], path: str | None = None) -> None:
-        """Sets the secrets that are accepted from now on, on one path or on all that have none of their
-        own.
-        """
+        """Sets the secrets that are accepted from now on: on one path, or on all others."""
         if path is None:
             self._secrets = tuple(secrets)
         else:

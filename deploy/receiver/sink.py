@@ -76,14 +76,14 @@ def _value(head: bytes, lower: bytes, name: bytes) -> bytes:
     return head[at + 1 + len(name) :].split(b"\r\n", 1)[0].strip() if at >= 0 else b""
 
 
-async def serve(port: int, record_to: Path | None) -> Tally:
+async def serve(port: int, *, is_recording: bool) -> Tally:
     """Serves until SIGTERM or SIGINT.
 
     Args:
         port: 0 takes a free one; it is printed.
-        record_to: gets a line `webhook-id path` per request, at the end.
+        is_recording: whether to keep (webhook-id, path) of each request.
     """
-    tally = Tally(is_recording=record_to is not None)
+    tally = Tally(is_recording=is_recording)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,8 +92,6 @@ async def serve(port: int, record_to: Path | None) -> Tally:
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - the caller reads it
     await stop.wait()
     server.close()
-    if record_to is not None and tally.seen is not None:
-        record_to.write_bytes(b"".join(webhook_id + b" " + path + b"\n" for webhook_id, path in tally.seen))
     return tally
 
 
@@ -106,7 +104,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        tally = runner.run(serve(arguments.port, arguments.record))
+        tally = runner.run(serve(arguments.port, is_recording=arguments.record is not None))
+    if arguments.record is not None and tally.seen is not None:
+        arguments.record.write_bytes(b"".join(name + b" " + path + b"\n" for name, path in tally.seen))
     sys.stdout.write(f"{tally.request_count} requests on {tally.connection_count} connections\n")
 
 

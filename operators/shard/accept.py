@@ -1,8 +1,8 @@
 """Takes a block of records of `deliveries`: deduplicates, queues, spills.
 
-The shard is the authority on duplicates: a delivery id that is in memory or in `seen` is dropped, unless `seen` only
-knows it from a redone transition (then the record is adopted and goes on from there). Another body under the same id
-is a dead letter of its own, never a silent drop.
+The shard is the authority on duplicates: a delivery id that is in memory or in `seen` is dropped, unless
+`seen` only knows it from a redone transition (then the record is adopted and goes on from there). Another
+body under the same id is a dead letter of its own, never a silent drop.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,11 @@ def accept(state: ShardState, timers: DueTimers, records: Sequence[WorkRecord], 
     """
     batch = state.store.batch()
     sequence_before = state.sequence
-    works = [(record, _decode(state, batch, record, now_ms)) for record in records if record[0] >= state.next_offset]
+    works = [
+        (record, _decode(state, batch, record, now_ms))
+        for record in records
+        if record[0] >= state.next_offset
+    ]
     by_id = state.by_id
     ids = [work.id for _, work in works if type(work) is Delivery and work.id not in by_id]
     seen = state.seen.look_up(ids)
@@ -49,7 +53,8 @@ def accept(state: ShardState, timers: DueTimers, records: Sequence[WorkRecord], 
         if type(work) is Delivery:
             is_written |= _accept_delivery(state, timers, batch, record, work, seen, now_ms)
         elif type(work) is Command:
-            # A command may concern a delivery of this very block: what stands in the batch must be readable first.
+            # A command may concern a delivery of this very block: what stands in the batch must be readable
+            # first.
             if is_written or state.sequence != sequence_before:
                 _write(state, batch, sequence_before)
                 batch, sequence_before, is_written = state.store.batch(), state.sequence, False
@@ -94,7 +99,7 @@ def _decode(state: ShardState, batch: Batch, record: WorkRecord, now_ms: int) ->
         return None
 
 
-def _accept_delivery(  # noqa: PLR0913 - the parts of one step
+def _accept_delivery(
     state: ShardState,
     timers: DueTimers,
     batch: Batch,
@@ -147,7 +152,7 @@ def _enqueue(state: ShardState, batch: Batch, live: Live, seen: dict[str, SeenRo
     return True
 
 
-def _adopt(  # noqa: PLR0913 - the parts of one step
+def _adopt(
     state: ShardState, timers: DueTimers, batch: Batch, live: Live, row: SeenRow, seen: dict[str, SeenRow]
 ) -> bool:
     """Goes on with a delivery whose transitions were redone before its record came."""

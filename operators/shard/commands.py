@@ -1,7 +1,7 @@
 """Applies commands to deliveries. They are conditional: a stale one changes nothing.
 
-Cancel is always applied; while an attempt is in flight it takes effect at its end (2xx: delivered, else cancelled).
-Retry now counts only while the delivery has exactly the attempts that the person saw.
+Cancel is always applied; while an attempt is in flight it takes effect at its end (2xx: delivered, else
+cancelled). Retry now counts only while the delivery has exactly the attempts that the person saw.
 """
 
 from operators.shard import ending

@@ -1,7 +1,9 @@
 """Chooses what is sent next: a plain rotation over endpoints with a cap on what is in flight to each.
 
-This is the seam that the isolation work (slots, fairness, lanes by share, breakers) replaces whole. What it promises
-to the engine: work proportional to what is dispatched, never to the number of endpoints or of waiting deliveries.
+This is the seam that the isolation work (slots, fairness, lanes by share, breakers) replaces whole. What it
+promises
+to the engine: work proportional to what is dispatched, never to the number of endpoints or of waiting
+    deliveries.
 """
 
 from itertools import cycle, islice

@@ -1,7 +1,7 @@
 """How a delivery ends, and how every change of its state is written down.
 
-An end is one transition (and, without success, one dead letter) in the outbox, a final row in `seen`, and no other
-row left. It is written in the batch of whatever caused it.
+An end is one transition (and, without success, one dead letter) in the outbox, a final row in `seen`, and no
+other row left. It is written in the batch of whatever caused it.
 """
 
 from operators.shard.live import Live
@@ -15,7 +15,7 @@ from schemas.transition import Reason, Transition, TransitionKey
 from schemas.wire.records import DEAD_LETTER, DEAD_LETTER_KEY, TRANSITION, TRANSITION_KEY
 
 
-def put_transition(  # noqa: PLR0913 - one change of state, spelled out
+def put_transition(
     state: ShardState,
     batch: Batch,
     live: Live,
@@ -54,7 +54,7 @@ def put_transition(  # noqa: PLR0913 - one change of state, spelled out
     state.put_outbox(batch, topics.TRANSITIONS.name, TRANSITION_KEY.encode(key), TRANSITION.encode(value))
 
 
-def end(  # noqa: PLR0913 - as above
+def end(
     state: ShardState,
     batch: Batch,
     live: Live,
@@ -74,7 +74,7 @@ def end(  # noqa: PLR0913 - as above
         state.forget(live)
 
 
-def put_dead_letter(  # noqa: PLR0913 - as above
+def put_dead_letter(
     state: ShardState, batch: Batch, live: Live, reason: Reason, now_ms: int, name: str
 ) -> None:
     """Writes the outbox row of a dead letter, with the body, so that it can be replayed."""

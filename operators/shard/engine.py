@@ -1,12 +1,12 @@
 """The shard engine: one shard's deliveries, from the record in `deliveries` to the final state.
 
 State and time go in, values come out: what to send (`Dispatch`), what to publish (`Publish`), what to mirror
-(`BarrierMark`). The engine owns the shard's store; whoever hosts it owns the clock, the log, the sender and the
-slots. Bytewax hosts it in production, a virtual-time world in the simulation.
+(`BarrierMark`). The engine owns the shard's store; whoever hosts it owns the clock, the log, the sender and
+the slots. Bytewax hosts it in production, a virtual-time world in the simulation.
 
-The life of a delivery: `accept` takes it from the log; `next_block` chooses it; the host sends it; `settle` writes
-what came of it. What is not finished at a `barrier` is written there; so the common path, a success within a second,
-costs one row in `seen` and one in `outbox`.
+The life of a delivery: `accept` takes it from the log; `next_block` chooses it; the host sends it; `settle`
+writes what came of it. What is not finished at a `barrier` is written there; so the common path, a success
+within a second, costs one row in `seen` and one in `outbox`.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,8 @@ class ShardEngine:
 
         Args:
             deliveries_offset: where consumption goes on: the store's position, or what a person set instead.
-            deliveries_end: the end of `deliveries` now; what lies below may have been sent by a crashed owner.
+            deliveries_end: the end of `deliveries` now; what lies below may have been sent by a crashed
+                owner.
             ends: by topic, the position up to which its records were redone or noted.
         """
         position = self.reconcile.position

@@ -1,7 +1,7 @@
 """A delivery in memory, and the queue of one endpoint.
 
-These two are the only mutable objects of the hot path. One owner mutates them: the shard engine, on its worker
-thread. A frozen struct per change would cost more than the change.
+These two are the only mutable objects of the hot path. One owner mutates them: the shard engine, on its
+worker thread. A frozen struct per change would cost more than the change.
 """
 
 from collections import deque
@@ -49,7 +49,9 @@ class Live:
         "stage",
     )
 
-    def __init__(self, offset: int, lane: Lane, delivery: Delivery, fanned_out_at_ms: int, ready_at_ms: int) -> None:
+    def __init__(
+        self, offset: int, lane: Lane, delivery: Delivery, fanned_out_at_ms: int, ready_at_ms: int
+    ) -> None:
         self.offset = offset
         self.lane = lane
         self.delivery = delivery
@@ -67,7 +69,7 @@ class Live:
 
 
 class EndpointQueue:
-    """What waits for one endpoint: three lanes in memory, the rest of each in `ready`, read back in order of age.
+    """What waits for one endpoint: three lanes in memory, the rest of each in `ready`, read back by age.
 
     Attributes:
         lanes: by `Lane`; oldest first.
@@ -110,7 +112,9 @@ class EndpointQueue:
     @property
     def is_idle(self) -> bool:
         """Whether it can be forgotten: nothing waits, nothing is in flight, nothing is remembered."""
-        return not self.in_flight_count and not self.is_held and not self.paused_until_ms and not self.has_work
+        return (
+            not self.in_flight_count and not self.is_held and not self.paused_until_ms and not self.has_work
+        )
 
     def lower_cursor(self, lane: Lane, offset: int) -> None:
         """Notes that `ready` holds a row of the lane that is not in memory."""

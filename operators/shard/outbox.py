@@ -1,7 +1,7 @@
 """How far the outbox is acknowledged: the contiguous prefix, and each topic's position behind it.
 
-Rows are appended in order of their sequence within a topic, but topics answer at their own pace. Only the prefix
-that every topic has acknowledged may be trimmed, and only positions behind it may be stored.
+Rows are appended in order of their sequence within a topic, but topics answer at their own pace. Only the
+prefix that every topic has acknowledged may be trimmed, and only positions behind it may be stored.
 """
 
 from collections import deque

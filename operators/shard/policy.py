@@ -6,7 +6,7 @@ from schemas.endpoint import DEFAULT_RETRY, RetryPolicy
 
 DAY_MS = 86_400_000
 TOO_OLD_MS = 7 * DAY_MS
-"""An unknown delivery whose event is further behind the shard's newest is a dead letter: `seen` may have forgotten it."""
+"""An unknown delivery whose event is further behind is a dead letter: `seen` may have forgotten it."""
 SEEN_MS = 11 * DAY_MS
 """7 d + window + 24 h: how far back `seen` reaches, in the events' record time."""
 GENERATION_MS = 4 * DAY_MS

@@ -1,7 +1,7 @@
 """Every start: open the store, redo what it has not seen, find what must be published again.
 
-A clean stop, a kill, a power cut, a torn tail, a restored old copy and an empty directory differ only in how much
-there is to apply, so there is one procedure and no special case for any of them.
+A clean stop, a kill, a power cut, a torn tail, a restored old copy and an empty directory differ only in how
+much there is to apply, so there is one procedure and no special case for any of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -137,7 +137,9 @@ class Reconcile:
         state.store.write(batch)
         published = min(left, default=state.sequence + 1) - 1
         progress = OutboxProgress(published, dict(ends))
-        progress.skip(sequence for sequence in range(published + 1, state.sequence + 1) if sequence not in left)
+        progress.skip(
+            sequence for sequence in range(published + 1, state.sequence + 1) if sequence not in left
+        )
         return progress
 
     def _is_in_topic(self, topic: str, sequence: int) -> bool:
@@ -147,4 +149,3 @@ class Reconcile:
 
 def _place(row: SeenRow) -> tuple[str, Lane, int]:
     return row.endpoint_id, row.lane, row.offset
-

@@ -1,7 +1,8 @@
 """What a shard remembers of delivery ids: exact rows in generations by the event's record time.
 
-A generation covers four days of record time and is dropped whole when it lies more than eleven days behind the
-newest record. Look-ups ask the newest generation first; a miss costs a bloom filter's look. Never a Bloom filter
+A generation covers four days of record time and is dropped whole when it lies more than eleven days behind
+the newest record. Look-ups ask the newest generation first; a miss costs a bloom filter's look. Never a Bloom
+filter
 alone: its false positive would be a lost event.
 """
 

@@ -1,7 +1,7 @@
 """Applies a block of outcomes: what every attempt came to, written in one batch before its slot is freed.
 
-A process kill between the answer and this batch repeats the attempt; after it nothing repeats. So the batch comes
-first, and the caller frees the slots only when `settle` has returned.
+A process kill between the answer and this batch repeats the attempt; after it nothing repeats. So the batch
+comes first, and the caller frees the slots only when `settle` has returned.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def settle(state: ShardState, timers: DueTimers, outcomes: Sequence[Outcome], no
             state.queues.pop(queue.endpoint_id, None)
 
 
-def _settle_one(  # noqa: PLR0913 - the parts of one step
+def _settle_one(
     state: ShardState, timers: DueTimers, batch: Batch, live: Live, outcome: Outcome, now_ms: int
 ) -> None:
     endpoint = state.endpoints.get(live.delivery.endpoint_id)
@@ -97,14 +97,12 @@ def _settle_one(  # noqa: PLR0913 - the parts of one step
         judgement.retry_after_ms,
     )
     if next_at_ms is None:
-        ending.end(
-            state, batch, live, DeliveryState.DEAD_LETTERED, Reason.RETRIES_EXHAUSTED, now_ms, attempt
-        )
+        ending.end(state, batch, live, DeliveryState.DEAD_LETTERED, Reason.RETRIES_EXHAUSTED, now_ms, attempt)
     else:
         _retry(state, timers, batch, live, judgement, next_at_ms, now_ms, attempt)
 
 
-def _retry(  # noqa: PLR0913 - the parts of one step
+def _retry(
     state: ShardState,
     timers: DueTimers,
     batch: Batch,
@@ -152,9 +150,7 @@ def _disable(state: ShardState, batch: Batch, endpoint: Endpoint, now_ms: int) -
     state.put_endpoint_row(batch, endpoint.id, replace(row, disabled_generation=endpoint.generation))
     report = DisabledReport(endpoint.id, endpoint.generation, now_ms, "the endpoint answered 410 Gone")
     state.next_stamp()
-    state.put_outbox(
-        batch, topics.ENDPOINT_STATUS.name, endpoint.id.encode(), DISABLED_REPORT.encode(report)
-    )
+    state.put_outbox(batch, topics.ENDPOINT_STATUS.name, endpoint.id.encode(), DISABLED_REPORT.encode(report))
 
 
 def _attempt(live: Live, outcome: Outcome, endpoint: Endpoint | None) -> Attempt:

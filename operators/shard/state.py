@@ -1,4 +1,4 @@
-"""The state of one shard engine: everything that `accept`, `dispatch`, `settle`, `timers` and `barrier` share.
+"""The state of one shard engine: what `accept`, `dispatch`, `settle`, `timers` and `barrier` share.
 
 It is plain data with the few operations that keep its parts consistent. Decisions stand in the other files.
 """
@@ -85,7 +85,8 @@ class ShardState:
         self.held: set[str] = set()
         self.resend_below = 0
 
-    # Memory ---------------------------------------------------------------------------------------------------
+    # Memory
+    # ---------------------------------------------------------------------------------------------------
 
     def remember(self, live: Live) -> None:
         """Takes a delivery into memory."""
@@ -109,7 +110,8 @@ class ShardState:
         """Whether one more delivery may be held in memory."""
         return len(self.live) < self.policy.live_max and self.live_bytes < self.policy.live_bytes_max
 
-    # Queues ---------------------------------------------------------------------------------------------------
+    # Queues
+    # ---------------------------------------------------------------------------------------------------
 
     def queue_of(self, endpoint_id: str) -> EndpointQueue:
         """Returns the endpoint's queue, made when it is the first work for it."""
@@ -122,7 +124,7 @@ class ShardState:
         return queue
 
     def activate(self, queue: EndpointQueue) -> None:
-        """Puts a queue into the rotation, if it is not there; dispatch takes it out when it cannot be sent to."""
+        """Puts a queue into the rotation, if it is not there; dispatch takes it out again."""
         if not queue.is_active:
             queue.is_active = True
             self.active.append(queue)
@@ -166,12 +168,15 @@ class ShardState:
         self.store.write(batch)
 
     def can_hold(self, queue: EndpointQueue, lane: Lane) -> bool:
-        """Whether the lane takes one more delivery in memory; order says no while older ones are only in `ready`."""
+        """Whether the lane takes one more in memory; order says no while older ones are only in `ready`."""
         return (
-            not queue.has_more[lane] and len(queue.lanes[lane]) < self.policy.endpoint_live_max and self.has_room
+            not queue.has_more[lane]
+            and len(queue.lanes[lane]) < self.policy.endpoint_live_max
+            and self.has_room
         )
 
-    # Rows -----------------------------------------------------------------------------------------------------
+    # Rows
+    # -----------------------------------------------------------------------------------------------------
 
     def put_ready(self, batch: Batch, live: Live) -> None:
         """Writes `pending`, `ready` and `seen` of a delivery that may be sent when its endpoint lets it."""
@@ -236,7 +241,8 @@ class ShardState:
             self.endpoint_rows[endpoint_id] = row
             batch.put(Family.ENDPOINTS, endpoint_id.encode(), ENDPOINT_ROW.encode(row))
 
-    # Outbox ---------------------------------------------------------------------------------------------------
+    # Outbox
+    # ---------------------------------------------------------------------------------------------------
 
     def next_stamp(self) -> RowStamp:
         """Returns the stamp of the next outbox row."""
@@ -246,14 +252,17 @@ class ShardState:
     def put_outbox(self, batch: Batch, topic: str, key: bytes, value: bytes) -> None:
         """Writes the outbox row of the stamp that was taken last, and queues its publication."""
         sequence = self.sequence
-        batch.put(Family.OUTBOX, store_keys.outbox_key(sequence), OUTBOX_ROW.encode(OutboxRow(topic, key, value)))
+        batch.put(
+            Family.OUTBOX, store_keys.outbox_key(sequence), OUTBOX_ROW.encode(OutboxRow(topic, key, value))
+        )
         self.publishes.append(Publish(sequence, topic, key, value))
 
     def put_stamp(self, batch: Batch) -> None:
         """Writes the last stamp: redo skips what lies at or below it."""
         batch.put(Family.META, store_keys.META_STAMP, STAMP_ROW.encode(RowStamp(self.epoch, self.sequence)))
 
-    # Endpoints ------------------------------------------------------------------------------------------------
+    # Endpoints
+    # ------------------------------------------------------------------------------------------------
 
     def retry_policy(self, endpoint: Endpoint | None) -> RetryPolicy:
         """Returns the endpoint's schedule, or the default one."""

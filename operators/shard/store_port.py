@@ -1,7 +1,7 @@
 """The store port of a shard: ordered column families with one atomic batch over all of them.
 
-It is deliberately small (bytes in, bytes out), so that an implementation is a page and one conformance suite can
-exhaust it; what the bytes mean stands in `schemas/wire/store_keys.py` and `schemas/wire/store_rows.py`.
+It is deliberately small (bytes in, bytes out), so that an implementation is a page and one conformance suite
+can exhaust it; what the bytes mean stands in `schemas/wire/store_keys.py` and `schemas/wire/store_rows.py`.
 
 The port is synchronous: a call costs microseconds, and the engine may rely on reading its own writes at once.
 """

@@ -1,10 +1,11 @@
 """The timers of a shard: a range scan of `due` from a cursor, with a heap for the next few seconds.
 
-Ten million retries stand in RocksDB and cost nothing until their time is near; the heap holds only what is due
-within the horizon. A `due` key that fires without its `pending` row, or whose row names another time, is a leftover
-and is discarded.
+Ten million retries stand in RocksDB and cost nothing until their time is near; the heap holds only what is
+due within the horizon. A `due` key that fires without its `pending` row, or whose row names another time, is
+a leftover and is discarded.
 
-Rejected: one engine timer per retry (59 ms per activation at a million), a scan from the start of the family (it
+Rejected: one engine timer per retry (59 ms per activation at a million), a scan from the start of the family
+(it
 walks over the tombstones of everything that fired: 12 ms instead of 3 us).
 """
 
@@ -36,7 +37,7 @@ class DueTimers:
             heappush(self._heap, due_key)
 
     def next_at_ms(self) -> int:
-        """Returns when `fire` has something to do: the next timer, the end of a pause, or the time to load more."""
+        """Returns when `fire` has something to do: a timer, the end of a pause, or rows to load."""
         key = self._heap[0] if self._heap else self._loaded_to
         timer_at_ms = store_keys.parse_due_key(key)[0] if key else 0
         pauses = self._state.pauses
@@ -88,7 +89,9 @@ class DueTimers:
         if self._heap or (self._loaded_to and self._loaded_to > store_keys.due_time(now_ms + 1)):
             return
         until = store_keys.due_time(now_ms + policy.due_horizon_ms)
-        rows = self._state.store.scan(Family.DUE, self._loaded_to, max(until, self._loaded_to), policy.due_block_max)
+        rows = self._state.store.scan(
+            Family.DUE, self._loaded_to, max(until, self._loaded_to), policy.due_block_max
+        )
         for key, _ in rows:
             heappush(self._heap, key)
         if len(rows) == policy.due_block_max:

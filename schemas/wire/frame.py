@@ -1,7 +1,7 @@
 """The frame around every value of ours: one letter for the kind, one byte for the version, then MessagePack.
 
-A reader that meets a letter or version it does not know refuses by name instead of guessing. `array_like` structs
-may grow at the end (with defaults) inside one version; anything else raises the version.
+A reader that meets a letter or version it does not know refuses by name instead of guessing. `array_like`
+structs may grow at the end (with defaults) inside one version; anything else raises the version.
 
 Rejected: JSON for the inner topics (three times the size and time, and bytes need base64); protobuf (a code
 generator for a dozen records).
@@ -45,7 +45,9 @@ class Frame(Generic[T]):
             UnreadableRecord: another kind, another version, or a damaged record.
         """
         if raw[:2] != self.prefix:
-            message = f"expected a {self.name} ({self.prefix!r}), got {raw[:2]!r}: written by another version?"
+            message = (
+                f"expected a {self.name} ({self.prefix!r}), got {raw[:2]!r}: written by another version?"
+            )
             raise UnreadableRecord(message)
         try:
             return self._decode(memoryview(raw)[2:])

@@ -1,4 +1,4 @@
-"""Every record of every topic, with its kind letter and version. The table is the format: `tests/compat` holds it.
+"""Every record of every topic, with its kind letter and version; `tests/compat` holds the bytes.
 
 | letter | record | where |
 |---|---|---|
@@ -66,7 +66,7 @@ def decode_event(raw: bytes) -> Event:
         message = f"the value is not an event: {error}; see docs/events.md for the format"
         raise UnreadableRecord(message) from error
     if event.v != EVENT_VERSION:
-        message = f"event format version {event.v} is not known here (known: {EVENT_VERSION}); upgrade Hooktide first"
+        message = f"event format version {event.v} is not known here (known: {EVENT_VERSION}): upgrade Hooktide"
         raise UnreadableRecord(message)
     return event
 

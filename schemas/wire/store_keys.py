@@ -1,4 +1,4 @@
-"""The keys of a shard's store. Big-endian, so that byte order is the order of age; part of the store's format.
+"""The keys of a shard's store: big-endian, so that byte order is the order of age.
 
 | family | key |
 |---|---|

@@ -24,7 +24,8 @@ class PendingRow(Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         fanned_out_at_ms: its record's time in `deliveries`; the window counts from it.
         next_attempt_at_ms: 0 when it is in `ready`; else the time in its `due` key.
-        written_by: the owner epoch that wrote the row: a row in `ready` from an earlier one may have been in flight.
+        written_by: the owner epoch that wrote the row: a row in `ready` from an earlier one may have been in
+            flight.
     """
 
     delivery: Delivery
@@ -82,7 +83,8 @@ class PositionRow(Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         deliveries_offset: the next record of `deliveries` to take.
-        transitions_position, dead_letters_position: everything of ours below them is in the store and acknowledged.
+        transitions_position, dead_letters_position: everything of ours below them is in the store and
+            acknowledged.
         published_sequence: outbox rows up to it are acknowledged and trimmed.
         highest_recorded_at_ms: the newest event record time seen.
         owner_epoch: of the owner that wrote this.

@@ -1,7 +1,6 @@
 """The strict reader takes what RFC 8259 and I-JSON take, and refuses the rest, whatever shortcut it takes."""
 
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -98,8 +97,8 @@ VALUES = st.recursive(
 )
 
 
-@given(VALUES, st.booleans(), st.sampled_from([None, 1]))
-def test_every_json_value_is_taken(value: Any, is_ascii: bool, indent: int | None) -> None:
+@given(value=VALUES, is_ascii=st.booleans(), indent=st.sampled_from([None, 1]))
+def test_every_json_value_is_taken(*, value: object, is_ascii: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=is_ascii, indent=indent)
     assert read(text.encode()) == value
 

@@ -1,17 +1,17 @@
 """The local log: a `Log` in one RocksDB database, so that one process needs nothing else installed.
 
-It survives `kill -9` and a power cut with everything acknowledged: a record is shown to readers and acknowledged
-only after its fsync. It has no second copy, so it never guesses: other partition counts, a newer format, a hole or a
-cut tail refuse to open, and say so.
+It survives `kill -9` and a power cut with everything acknowledged: a record is shown to readers and
+acknowledged only after its fsync. It has no second copy, so it never guesses: other partition counts, a newer
+format, a hole or a cut tail refuse to open, and say so.
 
-Who does what: `local_commit` writes (one thread), `local_reader` reads (any thread), `local_chain` notices a missing
-piece, `local_compaction` and `local_retention` forget, `local_keys` knows the bytes, `local_database` RocksDB.
+Who does what: `local_commit` writes (one thread), `local_reader` reads (any thread), `local_chain` notices a
+missing piece, `local_compaction` and `local_retention` forget, `local_keys` knows the bytes, `local_database`
+RocksDB.
 
 Rejected: segment files of our own (40 % faster, and then compaction, an index and a checksum are ours to get
 right); SQLite (three times slower to append, and dropping old records rewrites pages).
 """
 
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Self
 import msgspec
 from rocksdict import WriteBatch
 
+from dataflows.connectors.data_directory import sync_directory
 from dataflows.connectors.log import local_database
 from dataflows.connectors.log.local_chain import Chain
 from dataflows.connectors.log.local_commit import Answer, Change, Committer
@@ -129,7 +130,7 @@ class LocalLog:
         return self._format.topics[topic].partitions
 
     def append(self, to: TopicPartition, entries: Sequence[Entry], on_appended: OnAppended) -> None:
-        """Queues the entries, in order, and returns at once; see `Log.append`. Do not change `entries` afterwards.
+        """Queues the entries, in order, and returns at once. Do not change `entries` afterwards.
 
         Raises:
             LogUnavailable: the log is closed.
@@ -195,7 +196,7 @@ class LocalLog:
         return self._groups.get((group, of))
 
     def enforce_retention(self, now_ms: int) -> int:
-        """Drops records older than their topic's retention, and tombstones older than a day; returns how many.
+        """Drops records older than their topic's retention and tombstones older than a day; returns how many.
 
         Raises:
             LogUnavailable: not known to be durable; to be tried again later.
@@ -238,7 +239,8 @@ class _Opened:
                 topics[topic] = TopicNumber(1 + len(topics), count)
             elif known.partitions != count:
                 raise FormatMismatch(
-                    f"the log was made with {known.partitions} partitions of `{topic}`, the settings say {count}. The "
+                    f"the log was made with {known.partitions} partitions of `{topic}`, the settings say "
+                    f"{count}. The "
                     f"number is fixed when a data directory is made: set it back to {known.partitions}"
                 )
         widened = FormatRow(stored.version, stored.cluster_id, topics)
@@ -255,7 +257,8 @@ class _Opened:
         if raw:
             state.start, state.end, state.last_ms = decode_state(raw)
         if has_records_from(self._database, state, state.end):
-            # A write that failed, was not acknowledged, and left more rows than the one that took its offsets.
+            # A write that failed, was not acknowledged, and left more rows than the one that took its
+            # offsets.
             self.repairs.delete_range(record_key(prefix, state.end), record_key(prefix, OFFSET_END))
         last = last_offset_below(self._database, state, state.end)
         should_have = state.retention_ms is not None and state.start < state.end
@@ -274,8 +277,10 @@ class _Opened:
             of, position = by_prefix[prefix], decode_group(raw)
             if position.offset > self.states[of].end:
                 raise DamagedStore(
-                    f"group {group} stands at {position.offset} in {of.topic}[{of.partition}], but the log ends at "
-                    f"{self.states[of].end}: records are missing. Restore a backup of the whole data directory"
+                    f"group {group} stands at {position.offset} in {of.topic}[{of.partition}], but the log "
+                    f"ends at "
+                    f"{self.states[of].end}: records are missing. Restore a backup of the whole data "
+                    f"directory"
                 )
             groups[group, of] = position
         return groups
@@ -288,7 +293,8 @@ def _decode_format(raw: bytes) -> FormatRow:
         raise DamagedStore(f"the log's format row does not decode ({error}); restore a backup") from error
     if row.version != FORMAT_VERSION:
         raise FormatMismatch(
-            f"the log has format {row.version}, this program knows {FORMAT_VERSION}: use the version that wrote it"
+            f"the log has format {row.version}, this program knows {FORMAT_VERSION}: use the version that "
+            f"wrote it"
         )
     return row
 
@@ -296,10 +302,6 @@ def _decode_format(raw: bytes) -> FormatRow:
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        parent = os.open(directory.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)  # the new directory's name must survive a power cut as its contents do
-        finally:
-            os.close(parent)
+        sync_directory(directory.parent)  # its name must survive a power cut, as its contents do
     except OSError as error:
         raise StoreUnavailable(f"the log's directory {directory} cannot be made: {error}") from error

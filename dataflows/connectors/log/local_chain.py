@@ -1,21 +1,21 @@
 """The chain of group commits: how a missing piece of the log is noticed when it is opened.
 
-RocksDB checks what it reads, not what is absent: with one write-ahead log file deleted it opens silently, and a
-flipped length byte near the end of the newest one reads as a torn tail, which takes acknowledged records with it.
-A log without second copy must not open with a hole, so two things are kept:
+RocksDB checks what it reads, not what is absent: with one write-ahead log file deleted it opens silently, and
+a flipped length byte near the end of the newest one reads as a torn tail, which takes acknowledged records
+with it. A log without second copy must not open with a hole, so two things are kept:
 
-- Every group commit writes its number into the family `commits`, in the same batch. When the log is opened, the
-  numbers must follow each other: a gap is a lost file.
-- After the fsync and before the acknowledgement, the number goes into the side file `acknowledged`, without an
-  fsync of its own: it survives a kill of the process, and after a power cut it can only be too low, never too
-  high. When the log is opened, the newest number must have reached it: less is a cut tail.
+- Every group commit writes its number into the family `commits`, in the same batch. When the log is opened,
+  the numbers must follow each other: a gap is a lost file.
+- After the fsync and before the acknowledgement, the number goes into the side file `acknowledged`, without
+  an fsync of its own: it survives a kill of the process, and after a power cut it can only be too low, never
+  too high. When the log is opened, the newest number must have reached it: less is a cut tail.
 
-Numbers whose records are in table files (RocksDB refuses by itself when one of those is missing) are trimmed: all
-of them at opening, because recovery flushes, and while running those with more than twice the largest
+Numbers whose records are in table files (RocksDB refuses by itself when one of those is missing) are trimmed:
+all of them at opening, because recovery flushes, and while running those with more than twice the largest
 write-ahead log behind them.
 
-Rejected: naming the live WAL files and their lengths in the side file: RocksDB deletes such files by itself, so a
-crash between its deletion and our note would look like damage.
+Rejected: naming the live WAL files and their lengths in the side file: RocksDB deletes such files by itself,
+so a crash between its deletion and our note would look like damage.
 """
 
 import os
@@ -107,15 +107,19 @@ def _newest(database: local_database.Database, note: Path) -> int:
         number = int.from_bytes(key, "big")
         if newest and number != newest + 1:
             raise DamagedStore(
-                f"the log beside {note} has a hole: group commit {newest + 1} to {number - 1} are missing (a deleted "
-                "write-ahead log file?). There is no second copy: restore a backup of the whole data directory"
+                f"the log beside {note} has a hole: group commit {newest + 1} to {number - 1} are missing (a "
+                f"deleted "
+                "write-ahead log file?). There is no second copy: restore a backup of the whole data "
+                "directory"
             )
         newest = number
     acknowledged = _read_note(note)
     if acknowledged > newest:
         raise DamagedStore(
-            f"the log beside {note} ends at group commit {newest}, but {acknowledged} was acknowledged: its tail was "
-            "cut or damaged. There is no second copy: restore a backup of the whole data directory, or, to go on "
+            f"the log beside {note} ends at group commit {newest}, but {acknowledged} was acknowledged: its "
+            f"tail was "
+            "cut or damaged. There is no second copy: restore a backup of the whole data directory, or, to "
+            "go on "
             "knowingly without the missing records, delete that file"
         )
     return newest
@@ -133,7 +137,8 @@ def _read_note(note: Path) -> int:
     number = raw[:8]
     if len(raw) != _NOTE_BYTES or crc32(number).to_bytes(4, "big") != raw[8:]:
         raise DamagedStore(
-            f"the file {note} is damaged: it says how far the log was acknowledged. Restore a backup, or delete it to "
+            f"the file {note} is damaged: it says how far the log was acknowledged. Restore a backup, or "
+            f"delete it to "
             "go on knowingly with what the log still holds"
         )
     return int.from_bytes(number, "big")

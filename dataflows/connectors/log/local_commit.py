@@ -1,14 +1,15 @@
 """The group commit: one thread turns queued appends into one synced batch, then shows and acknowledges them.
 
-An fsync costs 0.2 to 1 ms whatever it carries, so appends share it. A lone append is committed at once; when the
-last group had company the thread waits up to the linger for more. While it syncs, the next group gathers by itself.
+An fsync costs 0.2 to 1 ms whatever it carries, so appends share it. A lone append is committed at once; when
+the last group had company the thread waits up to the linger for more. While it syncs, the next group gathers
+by itself.
 
-The order is the promise: write and fsync, then move the ends (readers see the records), then call back. Ends and
-times are changed by this thread only, and only after the batch is durable, so a failed write leaves nothing to undo:
-its offsets go to the next append.
+The order is the promise: write and fsync, then move the ends (readers see the records), then call back. Ends
+and times are changed by this thread only, and only after the batch is durable, so a failed write leaves
+nothing to undo: its offsets go to the next append.
 
-Rejected: an fsync per append (3,800/s); several commit threads (RocksDB has one write-ahead log, and partitions
-would need locks); futures (a block needs one callback).
+Rejected: an fsync per append (3,800/s); several commit threads (RocksDB has one write-ahead log, and
+partitions would need locks); futures (a block needs one callback).
 """
 
 import threading
@@ -40,7 +41,7 @@ _ENTRY_BYTES = 64
 
 
 class Change(NamedTuple):
-    """A write that is no append (group positions, retention): rows into the batch, then memory, then the answer."""
+    """A write that is no append (group positions, retention): first rows into the batch, then memory."""
 
     write: Callable[[WriteBatch], None]
     applied: Callable[[], None]
@@ -158,7 +159,7 @@ class Committer:
             return group
 
     def _commit(self, group: deque[_Queued]) -> None:
-        """Writes a group and answers it; whoever is answered leaves the group, so nobody is answered twice."""
+        """Writes a group and answers it; who is answered leaves the group, so nobody is answered twice."""
         batch = self._database.batch()
         compaction = Compaction(self._database, batch)
         meta = self._database.handles[local_database.META]

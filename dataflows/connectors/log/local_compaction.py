@@ -1,12 +1,12 @@
 """Compaction of the local log: of each key only the last record stays, decided at the moment of appending.
 
-An index (key -> offset of its newest record) tells which record a new one replaces; the replaced row is deleted in
-the batch that writes the new one, so the topic is always compact and a view is rebuilt from what counts only.
-A tombstone stays readable for a day, so that a view which was away for less learns of the deletion; a list of
-tombstones by age finds the old ones without looking at the rest.
+An index (key -> offset of its newest record) tells which record a new one replaces; the replaced row is
+deleted in the batch that writes the new one, so the topic is always compact and a view is rebuilt from what
+counts only. A tombstone stays readable for a day, so that a view which was away for less learns of the
+deletion; a list of tombstones by age finds the old ones without looking at the rest.
 
-Rejected: compacting in the background as Kafka does: it needs a cleaner with its own positions, and our compacted
-topics (endpoints, tenants, keys, jobs) are written by people and short.
+Rejected: compacting in the background as Kafka does: it needs a cleaner with its own positions, and our
+compacted topics (endpoints, tenants, keys, jobs) are written by people and short.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _GRAVES_PER_BATCH = 10_000
 
 
 class Compaction:
-    """Replaces the older records of the keys of one group commit. Made per group; owned by the commit thread."""
+    """Replaces the older records of one group commit's keys. Made per group; owned by the commit thread."""
 
     __slots__ = ("_batch", "_graves", "_index", "_latest", "_written")
 
@@ -87,7 +87,7 @@ def old_graves(database: Database, state: PartitionState, before_ms: int) -> lis
 def drop_graves(
     database: Database, batch: WriteBatch, state: PartitionState, graves: Sequence[Grave]
 ) -> None:
-    """Deletes tombstones with their index rows. To be called on the commit thread, which alone moves the index.
+    """Deletes tombstones with their index rows. Called on the commit thread, which alone moves the index.
 
     A key that was written again since keeps its index row; its tombstone row is gone already.
     """

@@ -1,14 +1,14 @@
-"""The RocksDB database under the local log: how it is tuned, opened, read and written, and what its errors mean.
+"""The RocksDB database under the local log: how it is tuned, opened, read and written, and its errors.
 
-One database, one write-ahead log, several column families: a group commit is one atomic batch over records, index
-and group positions. Atomic flush keeps the families of one age even after a crash between two flushes.
+One database, one write-ahead log, several column families: a group commit is one atomic batch over records,
+index and group positions. Atomic flush keeps the families of one age even after a crash between two flushes.
 
-Recovery mode is `tolerate_corrupted_tail_records`: the default (point in time) opens silently after one flipped byte
-with half of the acknowledged records gone (measured, research/reliability.md section 0). What even this mode takes
-for a torn tail is caught by `local_chain`.
+Recovery mode is `tolerate_corrupted_tail_records`: the default (point in time) opens silently after one
+flipped byte with half of the acknowledged records gone (measured, research/reliability.md section 0). What
+even this mode takes for a torn tail is caught by `local_chain`.
 
-Memory is bounded: 64 MiB of memtables over all families, 32 MiB of block cache, and a WAL of 96 MiB before a flush
-is forced, which also bounds the time that a restart needs (about a second).
+Memory is bounded: 64 MiB of memtables over all families, 32 MiB of block cache, and a WAL of 96 MiB before a
+flush is forced, which also bounds the time that a restart needs (about a second).
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     ColumnFamily,
-    DBCompressionType,
     DbClosedError,
+    DBCompressionType,
     DBRecoveryMode,
     Options,
     Rdict,
@@ -143,7 +143,8 @@ def translated(error: Exception, doing: str, *, writing: bool = False) -> Hookti
         return LogUnavailable(f"{doing}: the log is closed")
     if "Corruption" in words:
         return DamagedStore(
-            f"{doing}: it is damaged ({words}), and there is no second copy of it. Restore a backup of the whole "
+            f"{doing}: it is damaged ({words}), and there is no second copy of it. Restore a backup of the "
+            f"whole "
             "data directory, or move it away and start with an empty one"
         )
     if writing:
@@ -163,8 +164,8 @@ def _options(cache: Cache, write_buffer_bytes: int) -> Options:
     options.create_if_missing(True)  # noqa: FBT003 - the binding's setters take their value by position
     options.create_missing_column_families(True)  # noqa: FBT003 - as above
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    options.set_atomic_flush(True)  # noqa: FBT003 - as above
-    options.set_paranoid_checks(True)  # noqa: FBT003 - as above
+    options.set_atomic_flush(True)
+    options.set_paranoid_checks(True)
     options.set_max_total_wal_size(WAL_BYTES_MAX)
     options.set_db_write_buffer_size(64 * _MIB)
     options.set_write_buffer_size(write_buffer_bytes)

@@ -2,19 +2,19 @@
 
 | family | key | value |
 |---|---|---|
-| (default) | topic u16 · partition u16 · offset u64 | a record: version u8 · time_ms u64 · shape u32 · key · value |
+| (default) | topic u16 · partition u16 · offset u64 | version u8 · time_ms u64 · shape u32 · key · value |
 | `latest` | topic · partition · record key | offset u64 of the newest record of that key (compacted topics) |
-| `graves` | topic · partition · offset u64 | time_ms u64 · record key: tombstones by age, to be dropped later |
+| `graves` | topic · partition · offset u64 | time_ms u64 · record key: the tombstones by age |
 | `groups` | name length u16 · name · topic · partition | version u8 · offset u64 · metadata (UTF-8) |
 | `commits` | commit number u64 | empty: the chain that shows a missing piece (see `local_chain`) |
 | `meta` | `format`, or `p` · topic · partition | JSON, or start u64 · end u64 · last time_ms u64 |
 
-Everything is big-endian, so that byte order is offset order. Topics have numbers (a table in `format`), because a
-name of ten bytes in every key would be a tenth of a small record. `shape` is `key length << 2 | has key << 1 |
-has value`: a missing key or value differs from an empty one.
+Everything is big-endian, so that byte order is offset order. Topics have numbers (a table in `format`),
+because a name of ten bytes in every key would be a tenth of a small record. `shape` is `key length << 2 | has
+key << 1 | has value`: a missing key or value differs from an empty one.
 
-Rejected: one row per appended block (five times faster to write, but compaction, retention and seeking would need
-to look inside); offsets as varints (they do not sort).
+Rejected: one row per appended block (five times faster to write, but compaction, retention and seeking would
+need to look inside); offsets as varints (they do not sort).
 """
 
 import struct

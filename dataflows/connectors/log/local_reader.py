@@ -86,8 +86,8 @@ class LocalReader:
 def first_offset_at(database: Database, state: PartitionState, at_ms: int) -> int:
     """Returns the first offset whose record time is at or after `at_ms`; the end, when there is none.
 
-    A binary search over offsets: record times never go back within a partition. Where compaction left a hole the
-    next record after it answers, so a step costs one seek however large the hole.
+    A binary search over offsets: record times never go back within a partition. Where compaction left a hole
+    the next record after it answers, so a step costs one seek however large the hole.
 
     Raises:
         DamagedStore: the disk gave back something else than what was written.

@@ -1,8 +1,8 @@
 """Forgetting in the local log: old records of timed topics, and old tombstones of compacted ones.
 
-Records leave by prefix (one range deletion and a new start, 0.1 ms for any number of them), tombstones one by one
-from a list by age. Everything is written by the commit thread, so it cannot cross an append; looking for what is
-old, and giving the space back, happen on the caller's thread.
+Records leave by prefix (one range deletion and a new start, 0.1 ms for any number of them), tombstones one by
+one from a list by age. Everything is written by the commit thread, so it cannot cross an append; looking for
+what is old, and giving the space back, happen on the caller's thread.
 """
 
 from collections.abc import Iterable

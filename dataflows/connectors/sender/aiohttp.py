@@ -1,5 +1,4 @@
-"""The compatible sender: aiohttp behind the `Sender` port, with our deadlines, our redirect rule and our
-limits.
+"""The compatible sender: aiohttp behind the `Sender` port, with our deadlines, redirect rule and limits.
 
 It costs about 100 us of CPU per request, of which aiohttp's own Python is 70 %; `direct` takes a fifth. It
 stays as the one that reads what sloppy servers write, and for proxies.
@@ -269,9 +268,7 @@ class AiohttpCarrier:
         return _Target(URL(target.url, encoded=True), target.needs_private)
 
     def _own_up(self, error: Exception) -> Failure:
-        """Makes an outcome of what should not happen. Each kind is logged once: a fault may hit every
-        request.
-        """
+        """Takes the blame for what is not in the table; logs each kind once, for it may hit every request."""
         kind = f"{type(error).__name__}: {error}"
         if kind not in self._faults_logged and len(self._faults_logged) < FAULT_KINDS_LOGGED_MAX:
             self._faults_logged.add(kind)

@@ -1,19 +1,15 @@
 """aiohttp's connector with what it leaves open: the egress guard, poisoned connections, a bound on idle ones.
 
 - The guard stands in the resolver (a name with one forbidden answer is forbidden) and in the socket factory
-(every
-  address really dialled, literals too).
-- A connection that received bytes while it was idle is never used again: aiohttp 3.14 would hand those
-bytes to
-  the next POST as its answer (issue 13656 there). So would one that speaks before it is asked.
-- aiohttp bounds connections in use, not idle ones. A TLS connection holds 125 KB, so the least recently
-used idle
-  ones are closed above a mark.
+  (every address really dialled, literals too).
+- A connection that received bytes while it was idle is never used again: aiohttp 3.14 would hand those bytes
+  to the next POST as its answer (issue 13656 there). So would one that speaks before it is asked.
+- aiohttp bounds connections in use, not idle ones. A TLS connection holds 125 KB, so the least recently used
+  idle ones are closed above a mark.
 - Every connection counts what it receives, so that "died before any byte", the peer's address, the first
-byte's time
-  and a bound on the size of a head are facts, not guesses from exception types. aiohttp has no public way
-  to bring a protocol class of one's own; `_factory` is the one private name used, and the conformance suite
-  fails when it goes away.
+  byte's time and a bound on the size of a head are facts, not guesses from exception types. aiohttp has no
+  public way to bring a protocol class of one's own; `_factory` is the one private name used, and the
+  conformance suite fails when it goes away.
 
 Rejected: `TraceConfig` for the timings (a dozen objects and awaits per request), `limit` for bounds (it
 queues requests inside the client, where no deadline of ours and no fairness reaches).

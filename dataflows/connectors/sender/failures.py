@@ -1,5 +1,4 @@
-"""Foreign exceptions to error codes: one table, the only place where the sender's libraries' exceptions are
-read.
+"""Foreign exceptions to error codes: one table, the only place where libraries' exceptions are read.
 
 What a customer sees is our own sentence, never the library's: theirs hold addresses of our network,
 internal class names, and change with every release. What is not in the table is our fault until it is
@@ -86,9 +85,7 @@ def explain(error: BaseException) -> Failure | None:  # noqa: PLR0911 - the tabl
 
 
 def clean_text(text: str) -> str:
-    """Returns text that every store and terminal takes: no control characters, no lone surrogates, 256
-    characters.
-    """
+    """Returns text that every store takes: no control characters, no lone surrogates, 256 characters."""
     text = text[:DETAIL_CHARS_MAX]
     if text.isascii() and text.isprintable():
         return text

@@ -46,9 +46,7 @@ class Stage(Enum):
 
 
 class CountingConnection(Protocol):
-    """What a flight asks of its connection: bytes received, and when the first came, since the request
-    began.
-    """
+    """What a flight asks of its connection: what came in since the request began, and when first."""
 
     received_bytes: int
     first_byte_at_s: float
@@ -132,9 +130,7 @@ class Flight:
         self.error_detail = detail
 
     def fail_late(self, now_s: float) -> None:
-        """Notes what it means that the present stage is overdue; nothing, when the status is already
-        known.
-        """
+        """Notes what it means that the stage is overdue; nothing, when the status is already known."""
         if self.stage is Stage.READING:
             self.is_body_truncated = True
         elif now_s >= self.total_due_at_s:

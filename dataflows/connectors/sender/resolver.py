@@ -200,7 +200,7 @@ class Resolver:
 
     def _flush(self) -> None:
         self._flush_timer = None
-        pass
+        self._dns.flush()
 
 
 def _expires_at_s(_host: str, answer: _Answer, now_s: float) -> float:

@@ -117,9 +117,7 @@ class SenderLoop:
         return self._submitted_count - self._collected_count
 
     def close(self, deadline_s: float) -> None:
-        """Waits up to `deadline_s` for what is in flight, ends the rest as `our_shutdown`, frees
-        everything.
-        """
+        """Waits up to `deadline_s` for what is in flight, ends the rest as `our_shutdown`, frees all."""
         with self._lock:
             is_first = self._close_by_s is None
             if is_first:
@@ -143,7 +141,7 @@ class SenderLoop:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it to raise to
             if not self._started.is_set():
                 self._start_error = error
                 return
@@ -198,7 +196,7 @@ class SenderLoop:
                 self._carried_count += 1
                 try:
                     start(request)
-                except Exception:
+                except Exception:  # noqa: BLE001 - one bad request must not take its block with it
                     _log.exception("sender_start_failed", token=request.token)
                     self._on_done(unsent(request, ErrorCode.OUR_FAULT, "The request could not be started."))
 

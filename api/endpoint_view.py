@@ -1,0 +1,79 @@
+"""The API's view of the endpoints: what a read shows, and whom a publish will reach.
+
+One `TableView` (which other threads of the process may share and catch up) and one `EndpointIndex`, the same
+one that `route` matches with, so the count in a 202 and the fan-out cannot disagree but in time.
+"""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from dataflows.connectors.table_view import TableView
+from operators.endpoint_index import EndpointIndex, Matches
+from schemas.endpoint import Endpoint
+from schemas.errors import HooktideError
+
+_PUMP_S: Final = 0.25
+_PUMP_AFTER_FAULT_S: Final = 5.0
+_BLOCK: Final = 500  # decoding that many takes some 5 ms; the loop serves others in between
+_POLL_S: Final = 0.002
+
+_log = structlog.stdlib.get_logger("hooktide.api")
+
+
+class EndpointView:
+    """Endpoints by id, and by what they subscribed to."""
+
+    def __init__(self, table: TableView[Endpoint]) -> None:
+        self._table = table
+        self._index = EndpointIndex()
+        # Whoever shares the table may call `_on_change` from another thread while we match.
+        self._lock = threading.Lock()
+        table.on_change(self._on_change)
+
+    def get(self, endpoint_id: str) -> Endpoint | None:
+        """Returns the endpoint as the log's end has it."""
+        self._table.catch_up(_BLOCK)
+        return self._table.get(endpoint_id)
+
+    def match(
+        self, tenant_id: str, event_type: str, endpoint_ids: Sequence[str] | None, recorded_at_ms: int
+    ) -> Matches:
+        """Returns who gets an event recorded then, by the rules of `route`."""
+        with self._lock:
+            if endpoint_ids is not None:
+                return self._index.named(tenant_id, endpoint_ids, recorded_at_ms)
+            return self._index.match(tenant_id, event_type, recorded_at_ms)
+
+    async def reach(self, end: int, timeout_s: float) -> bool:
+        """Waits until the view shows everything below `end`; returns False when it does not in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            caught_up = self._table.catch_up(_BLOCK)
+            if self._table.reached(end):
+                return True
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(0 if caught_up else _POLL_S)
+
+    async def pump(self) -> None:
+        """Follows the log until cancelled, so that a publish matches what other processes wrote."""
+        while True:
+            try:
+                caught_up = self._table.catch_up(_BLOCK)
+                pause_s = 0 if caught_up == _BLOCK else _PUMP_S
+            except HooktideError as error:
+                _log.error("endpoints_unreadable", error=str(error))  # noqa: TRY400 - the message says it all
+                pause_s = _PUMP_AFTER_FAULT_S
+            await asyncio.sleep(pause_s)
+
+    def _on_change(self, key: str, _: Endpoint | None, new: Endpoint | None) -> None:
+        with self._lock:
+            if new is None:
+                self._index.remove(key)
+            else:
+                self._index.upsert(new, new.updated_at_ms)
