@@ -9,11 +9,12 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
 from dataflows.connectors.table_view import TableView
 from operators.endpoint_index import EndpointIndex, Matches
-from schemas.endpoint import Endpoint
+from schemas.endpoint import DisabledReport, Endpoint, EndpointStatus
 from schemas.errors import HooktideError
 
 _PUMP_S: Final = 0.25
@@ -25,19 +26,34 @@ _log = structlog.stdlib.get_logger("hooktide.api")
 
 
 class EndpointView:
-    """Endpoints by id, and by what they subscribed to."""
+    """Endpoints by id, and by what they subscribed to.
 
-    def __init__(self, table: TableView[Endpoint]) -> None:
+    Args:
+        table: of `endpoints`.
+        reports: of `endpoint_status`: which ones `deliver` disabled after a 410.
+    """
+
+    def __init__(self, table: TableView[Endpoint], reports: TableView[DisabledReport] | None = None) -> None:
         self._table = table
+        self._reports = reports
         self._index = EndpointIndex()
         # Whoever shares the table may call `_on_change` from another thread while we match.
         self._lock = threading.Lock()
         table.on_change(self._on_change)
+        if reports is not None:
+            reports.on_change(self._on_report)
 
     def get(self, endpoint_id: str) -> Endpoint | None:
-        """Returns the endpoint as the log's end has it."""
+        """Returns the endpoint as the log's end has it, `disabled` when `deliver` disabled it."""
         self._table.catch_up(_BLOCK)
-        return self._table.get(endpoint_id)
+        endpoint = self._table.get(endpoint_id)
+        if endpoint is None or self._reports is None:
+            return endpoint
+        self._reports.catch_up(_BLOCK)
+        report = self._reports.get(endpoint_id)
+        if report is None or report.generation < endpoint.generation:
+            return endpoint
+        return msgspec.structs.replace(endpoint, status=EndpointStatus.DISABLED)
 
     def match(
         self, tenant_id: str, event_type: str, endpoint_ids: Sequence[str] | None, recorded_at_ms: int
@@ -65,9 +81,11 @@ class EndpointView:
         while True:
             try:
                 caught_up = self._table.catch_up(_BLOCK)
+                if self._reports is not None:
+                    caught_up = max(caught_up, self._reports.catch_up(_BLOCK))
                 pause_s = 0 if caught_up == _BLOCK else _PUMP_S
             except HooktideError as error:
-                _log.error("endpoints_unreadable", error=str(error))  # noqa: TRY400 - the message says it all
+                _log.error("endpoints_unreadable", error=str(error))
                 pause_s = _PUMP_AFTER_FAULT_S
             await asyncio.sleep(pause_s)
 
@@ -76,4 +94,9 @@ class EndpointView:
             if new is None:
                 self._index.remove(key)
             else:
-                self._index.upsert(new, new.updated_at_ms)
+                self._index.upsert(new)
+
+    def _on_report(self, _: str, __: DisabledReport | None, new: DisabledReport | None) -> None:
+        if new is not None:
+            with self._lock:
+                self._index.report_disabled(new)

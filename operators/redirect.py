@@ -58,9 +58,7 @@ def next_hop(
         return Refusal(refusal)
     assert location is not None
     try:
-        # Of the two parsers only ours decides: urljoin resolves dots and slashes, its result is judged from
-        # scratch.
-        joined = urljoin(request.url, location.strip(" \t").partition("#")[0])
+        joined = _resolve(request.url, location.strip(" \t").partition("#")[0])
     except ValueError as error:
         return Refusal(f"The redirect's location cannot be read: {error}.")
     target = check_target_url(joined, allow_private=allow_private, ports=ports)
@@ -91,6 +89,19 @@ def _refuse_before_looking(
     if any(char < " " or char == "\x7f" for char in location):
         return "The redirect's location contains control characters."
     return ""
+
+
+def _resolve(url: str, location: str) -> str:
+    """Returns an absolute URL, unjudged.
+
+    Only a path or query goes through urljoin, which takes care of dots; with what names a scheme or host it
+    is lenient (`https://` and `https:x` mean the present host to it). Of the two parsers only ours decides.
+    """
+    if location.startswith("//"):
+        return url.partition(":")[0] + ":" + location
+    if location.lower().startswith(("https:", "http:")):
+        return location
+    return urljoin(url, location)
 
 
 def _is_same_origin(url: str, target: TargetUrl) -> bool:

@@ -1,4 +1,4 @@
-"""Creating an endpoint: every rule that its settings must keep is asked, every broken one is named, then it is written.
+"""Creating an endpoint: every rule for its settings is asked, every broken one is named, then it is written.
 
 The rules themselves stand in `operators`, because the sender, `route` and the command line hold them too.
 """
@@ -19,7 +19,7 @@ from operators.matching import pattern_faults
 from operators.request_head import check_own_headers
 from operators.signing import SECRET_BYTES, decode_secret, encode_secret
 from operators.target_url import UrlRefusal, check_target_url
-from schemas.endpoint import ClientErrorPolicy, Endpoint, Ordering, RedirectPolicy
+from schemas.endpoint import ClientErrorPolicy, Endpoint, RedirectPolicy
 from schemas.errors import BadInput, LogUnavailable
 from schemas.ids import ENDPOINT_PREFIX, time_ordered_id
 from schemas.problem_codes import ProblemCode
@@ -28,7 +28,6 @@ from schemas.rest.problem import FieldError
 from schemas.settings import EgressSettings
 
 _ID_ENTROPY_BYTES: Final = 10
-_MAX_CONCURRENCY: Final = 64
 
 
 class Created(Struct, frozen=True):
@@ -41,7 +40,7 @@ class Created(Struct, frozen=True):
 class CreateEndpoints:
     """The use case, with what it needs."""
 
-    def __init__(  # noqa: PLR0913 - each is a port or a value of its own
+    def __init__(
         self,
         writer: EndpointWriter,
         key_ring: KeyRing,
@@ -70,8 +69,8 @@ class CreateEndpoints:
         except LogUnavailable as error:
             raise ProblemError(
                 ProblemCode.LOG_UNAVAILABLE,
-                f"It is not known whether the endpoint was created. Read {endpoint.id}: when it is there, rotate its"
-                " secret; when it is not, create it again.",
+                f"It is not known whether the endpoint was created. Read {endpoint.id}: when it is there, it"
+                " works, but its secret was never shown; when it is not, create it again.",
                 headers={"Retry-After": "1"},
                 extensions={"endpoint_id": endpoint.id},
             ) from error
@@ -112,9 +111,6 @@ class CreateEndpoints:
             timeout_ms=body.timeout_ms or self._egress.timeout_ms,
             redirects=body.redirects or RedirectPolicy.FOLLOW_ONCE,
             client_errors=body.client_errors or ClientErrorPolicy.DEAD_LETTER,
-            ordering=body.ordering or Ordering.NONE,
-            max_concurrency=body.max_concurrency or _MAX_CONCURRENCY,
-            rate_limit_per_s=body.rate_limit_per_s,
         )
 
 
@@ -130,10 +126,10 @@ def _errors_of(body: CreateEndpoint, tenant_id: str) -> list[FieldError]:
         at = pointer("headers", problem.name) if problem.name else pointer("headers")
         errors.append(FieldError(at, "not_allowed", problem.detail.removesuffix(".")))
     if body.api_version is not None and body.api_version not in API_VERSIONS:
-        errors.append(
-            FieldError("/api_version", "not_allowed", f"is one of {', '.join(API_VERSIONS)}")
-        )
+        errors.append(FieldError("/api_version", "not_allowed", f"is one of {', '.join(API_VERSIONS)}"))
     if body.verification in ("sync", "async"):
-        detail = 'is not available yet; leave it out, or say "skip" (the endpoint is not asked before it is used)'
+        detail = (
+            'is not available yet; leave it out, or say "skip" (the endpoint is not asked before it is used)'
+        )
         errors.append(FieldError("/verification", "not_available", detail))
     return errors

@@ -41,4 +41,6 @@ class EndpointWriter:
         async with self._turn:
             appended = await self._writes.append(_TOPIC, [entry])
             if not await self._view.reach(appended.first_offset + 1, self._timeout_s):
-                raise LogUnavailable(f"endpoint {endpoint.id} is written, but the view of endpoints lags behind")
+                raise LogUnavailable(
+                    f"endpoint {endpoint.id} is written, but the view of endpoints lags behind"
+                )

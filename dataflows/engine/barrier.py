@@ -1,7 +1,8 @@
 """What follows a barrier: the WALs are synced in the background, then the group's offset is mirrored.
 
 The truth about a shard's position stands in its store. The group's committed offset is its mirror, for
-Kafka's own tools, and the way a person moves it: a committed value without our stamp is a person's, and is honoured.
+Kafka's own tools, and the way a person moves it: a committed value without our stamp is a person's, and is
+honoured.
 """
 
 import threading

@@ -28,13 +28,15 @@ APPEND_BYTES_MAX = 1 << 20
 BACKOFF_MS_MIN = 50
 BACKOFF_MS_MAX = 5_000
 
+OnDurable = Callable[[int], None]
+
 _log = structlog.get_logger(__name__)
 
 
 class _Parcel:
     __slots__ = ("entries", "on_durable", "size")
 
-    def __init__(self, entries: Sequence[Entry], on_durable: Callable[[], None]) -> None:
+    def __init__(self, entries: Sequence[Entry], on_durable: OnDurable) -> None:
         self.entries = entries
         self.on_durable = on_durable
         self.size = sum([len(entry.value or b"") for entry in entries])
@@ -69,8 +71,14 @@ class OrderedAppends:
         self.entries_open = 0
         self.bytes_open = 0
 
-    def put(self, to: TopicPartition, entries: Sequence[Entry], on_durable: Callable[[], None]) -> None:
-        """Puts entries at the end of the line; `on_durable` is called from `pump` when they are durable."""
+    def put(self, to: TopicPartition, entries: Sequence[Entry], on_durable: OnDurable) -> None:
+        """Puts entries at the end of the line.
+
+        Args:
+            to: where they go.
+            entries: in order.
+            on_durable: called from `pump`, when they are durable, with the offset of the first of them.
+        """
         line = self._lines.get(to)
         if line is None:
             line = self._lines[to] = _Line(to)
@@ -91,7 +99,7 @@ class OrderedAppends:
         while results:
             line, result = results.popleft()
             if isinstance(result, Appended):
-                self._delivered(line)
+                self._delivered(line, result.first_offset)
             elif isinstance(result, Unavailable):
                 self._failed_once(line, result)
             else:
@@ -103,14 +111,15 @@ class OrderedAppends:
             for line in due:
                 self._send(line)
 
-    def _delivered(self, line: _Line) -> None:
+    def _delivered(self, line: _Line, offset: int) -> None:
         parcels, line.under_way = line.under_way, []
         line.failures = 0
         self._send_next(line)
         for parcel in parcels:
             self.entries_open -= len(parcel.entries)
             self.bytes_open -= parcel.size
-            parcel.on_durable()
+            parcel.on_durable(offset)
+            offset += len(parcel.entries)
 
     def _failed_once(self, line: _Line, error: Unavailable) -> None:
         delay_ms = min(BACKOFF_MS_MIN << min(line.failures, 16), BACKOFF_MS_MAX)

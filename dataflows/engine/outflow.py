@@ -44,7 +44,7 @@ class _Outgoing:
         self.parcels_open = 0
         self.is_drawn = False
 
-    def on_durable(self) -> None:
+    def on_durable(self, _first_offset: int) -> None:
         self.parcels_open -= 1
         self.settle()
 

@@ -38,8 +38,7 @@ def start_positions(log: Log, group: str, partitions: Iterable[TopicPartition]) 
 
 
 def go_on_at_start(error: OffsetOutOfRange, group: str) -> int:
-    """Returns the log's start, where a group goes on that fell behind retention; the gap is logged as an
-    error.
+    """Returns the log's start, where a group that fell behind retention goes on; the gap is logged.
 
     Raises:
         Refused: the offset lies above the log's end.
@@ -59,8 +58,9 @@ def go_on_at_start(error: OffsetOutOfRange, group: str) -> int:
 
 def _above_the_end(error: OffsetOutOfRange, group: str) -> str:
     return (
-        f"group {group}: {error}. The offset belongs to another log, or the log lost records; restore the
-        log, or " "reset the group's offset to go on without them" )
+        f"group {group}: {error}. The offset belongs to another log, or the log lost records; restore the "
+        "log, or reset the group's offset to go on without them"
+    )
 
 
 class _Range:

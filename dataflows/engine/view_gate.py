@@ -1,11 +1,9 @@
-"""The gate that makes a flow read its writes: received blocks wait until a table view has caught up with its
-topic.
+"""The gate that makes a flow read its writes: received blocks wait until a table view has caught up.
 
 Whoever creates an endpoint and then publishes an event expects the endpoint to get it. So the end of the
 view's topic is asked for once per batch of blocks, *after* they were received, and they go on when the view
-has reached it. It never
-goes on with an old view: while the log does not answer, or the view meets a record it cannot read, blocks
-wait and the alarm is repeated.
+has reached it. It never goes on with an old view: while the log does not answer, or the view meets a record
+it cannot read, blocks wait and the alarm is repeated.
 """
 
 import time
@@ -21,7 +19,7 @@ ALARM_AFTER_S = 2.0
 ALARM_EVERY_S = 10.0
 RETRY_S = 0.25
 CATCH_UP_RECORDS = 2_000
-"""A poll's share of catching up, some 20 ms of decoding: the worker goes on with its other duties in between."""
+"""A poll's share of catching up, some 20 ms of decoding; the worker has other duties in between."""
 
 _log = structlog.get_logger(__name__)
 

@@ -15,7 +15,6 @@ from schemas.endpoint import (
     WINDOW_MS,
     ClientErrorPolicy,
     Endpoint,
-    Ordering,
     RedirectPolicy,
     RetryPolicy,
 )
@@ -92,9 +91,6 @@ class CreateEndpoint(RequestBody):
     timeout_ms: Annotated[int, Field(ge=100, le=30_000)] | None = None
     redirects: Annotated[RedirectPolicy, Field(strict=False)] | None = None
     client_errors: Annotated[ClientErrorPolicy, Field(strict=False)] | None = None
-    ordering: Annotated[Ordering, Field(strict=False)] | None = None
-    max_concurrency: Annotated[int, Field(ge=1, le=1_024)] | None = None
-    rate_limit_per_s: Annotated[float, Field(ge=0.01, le=100_000)] | None = None
 
 
 class RetryAnswer(Struct, frozen=True, omit_defaults=True):
@@ -127,9 +123,6 @@ class EndpointAnswer(Struct, frozen=True, kw_only=True):
     timeout_ms: int
     redirects: str
     client_errors: str
-    ordering: str
-    max_concurrency: int
-    rate_limit_per_s: float | None
     created_at: str
     updated_at: str
     secret: str | UnsetType = UNSET
@@ -155,9 +148,6 @@ def answer_of(endpoint: Endpoint, secret: str | None = None) -> EndpointAnswer:
         timeout_ms=endpoint.timeout_ms,
         redirects=endpoint.redirects,
         client_errors=endpoint.client_errors,
-        ordering=endpoint.ordering,
-        max_concurrency=endpoint.max_concurrency,
-        rate_limit_per_s=endpoint.rate_limit_per_s,
         created_at=rfc3339(endpoint.created_at_ms),
         updated_at=rfc3339(endpoint.updated_at_ms),
         secret=UNSET if secret is None else secret,

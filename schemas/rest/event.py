@@ -6,8 +6,9 @@ from msgspec import Raw, Struct
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from schemas.delivery_view import EventView
 from schemas.rest.request import RequestBody
-from schemas.rest.times import parse_rfc3339
+from schemas.rest.times import parse_rfc3339, rfc3339
 
 
 def _check_time(text: str) -> str:
@@ -54,20 +55,29 @@ class PublishAnswer(Struct, frozen=True):
 
 
 class EventAnswer(Struct, frozen=True, kw_only=True):
-    """An event as it was accepted.
+    """An event as it was accepted; `data` is the producer's bytes.
 
     Attributes:
-        occurred_at: null when the producer did not say.
-        as_of: up to when the delivery log is complete.
-        log_delayed_seconds: how old that is; 0 when nothing is waiting.
+        occurred_at: when the producer says it happened, else `accepted_at`.
     """
 
     id: str
     tenant_id: str
     type: str
-    data: Raw
     accepted_at: str
-    occurred_at: str | None
+    occurred_at: str
     idempotency_key: str | None
-    as_of: str
-    log_delayed_seconds: float
+    data: Raw
+
+
+def event_answer(view: EventView) -> EventAnswer:
+    """Returns what the API shows of an event."""
+    return EventAnswer(
+        id=view.id,
+        tenant_id=view.tenant_id,
+        type=view.type,
+        accepted_at=rfc3339(view.recorded_at_ms),
+        occurred_at=rfc3339(view.occurred_at_ms),
+        idempotency_key=view.idempotency_key or None,
+        data=Raw(view.data),
+    )

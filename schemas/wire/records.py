@@ -62,7 +62,7 @@ def decode_event(raw: bytes) -> Event:
     """
     try:
         event = _decode_event(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"the value is not an event: {error}; see docs/events.md for the format"
         raise UnreadableRecord(message) from error
     if event.v != EVENT_VERSION:

@@ -196,7 +196,9 @@ class LocalLog:
         return self._groups.get((group, of))
 
     def enforce_retention(self, now_ms: int) -> int:
-        """Drops records older than their topic's retention and tombstones older than a day; returns how many.
+        """Drops what is older than its topic's retention, and what compaction left; returns how many records.
+
+        To be called about once a minute.
 
         Raises:
             LogUnavailable: not known to be durable; to be tried again later.

@@ -15,6 +15,7 @@ partitions would need locks); futures (a block needs one callback).
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from rocksdict import WriteBatch
@@ -138,7 +139,8 @@ class Committer:
                 left = [*group, *self._queue]
                 self._queue.clear()
             for queued in left:
-                queued.on_done(LogUnavailable("the log's commit thread has crashed; restart the process"))
+                with suppress(Exception):  # the one that crashed us may do it again
+                    queued.on_done(LogUnavailable("the log's commit thread has crashed; restart the process"))
             raise
 
     def _next_group(self) -> deque[_Queued]:

@@ -1,15 +1,20 @@
-"""Compaction of the local log: of each key only the last record stays, decided at the moment of appending.
+"""Compaction of the local log: of each key only the last record stays.
 
-An index (key -> offset of its newest record) tells which record a new one replaces; the replaced row is
-deleted in the batch that writes the new one, so the topic is always compact and a view is rebuilt from what
-counts only. A tombstone stays readable for a day, so that a view which was away for less learns of the
-deletion; a list of tombstones by age finds the old ones without looking at the rest.
+An index (key -> offset of its newest record) tells at the moment of appending which record a new one
+replaces. Two lists by age, written in the same batch, say what may be dropped later: replaced records after a
+minute, tombstones after a day (a view that was away for less learns of the deletion). Dropping takes rows
+from the front of the lists and never looks at the rest.
 
-Rejected: compacting in the background as Kafka does: it needs a cleaner with its own positions, and our
-compacted topics (endpoints, tenants, keys, jobs) are written by people and short.
+Replaced records wait a minute for the sake of readers. Somebody asks for the end, and then waits until a view
+has read up to it. If the old record of a key vanished between the two, and the new one stood above that end,
+the view would say "complete" without the key. Kafka's `min.compaction.lag.ms` exists for the same reason.
+
+Rejected: deleting the old record in the batch of the new one (the race above); finding what is old by
+scanning, as Kafka's cleaner does.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 from rocksdict import WriteBatch
@@ -21,19 +26,42 @@ from dataflows.connectors.log.local_keys import (
     PartitionState,
     decode_grave,
     encode_grave,
-    offset_of,
+    grave_key,
     pack_u64,
     record_key,
 )
 from dataflows.connectors.log.port import Entry
 
+REPLACED_MS = 60_000
+"""How long a replaced record stays readable; longer than anybody waits for a view."""
 TOMBSTONE_MS = 24 * 3_600_000
 """How long a deletion stays readable. Kafka's `delete.retention.ms` has the same default."""
-_GRAVES_PER_BATCH = 10_000
+_GRAVES_PER_BATCH = 2_000  # about 5 ms of the commit thread, during which appends wait
+
+
+class GraveKind(IntEnum):
+    """Why a row is to be dropped; a list for each, because the two wait differently."""
+
+    REPLACED = 0
+    TOMBSTONE = 1
+
+
+class Grave(NamedTuple):
+    """A row of a list.
+
+    Attributes:
+        row_key: of the list's own row.
+        rest: the replaced record's offset (8 bytes), or the tombstone's key.
+        offset: of the record that made the row: the replacing one, or the tombstone itself.
+    """
+
+    row_key: bytes
+    rest: bytes
+    offset: int
 
 
 class Compaction:
-    """Replaces the older records of one group commit's keys. Made per group; owned by the commit thread."""
+    """Notes which records one group commit replaces. Made per group; owned by the commit thread."""
 
     __slots__ = ("_batch", "_graves", "_index", "_latest", "_written")
 
@@ -42,59 +70,54 @@ class Compaction:
         self._index = database.families[local_database.LATEST]
         self._latest = database.handles[local_database.LATEST]
         self._graves = database.handles[local_database.GRAVES]
-        self._written: dict[bytes, int] = {}
+        self._written: dict[bytes, bytes] = {}
 
     def add(
         self, state: PartitionState, first_offset: int, timestamp_ms: int, entries: Sequence[Entry]
     ) -> None:
-        """Puts the index rows of new records into the batch, and deletes the records that they replace."""
+        """Puts the index rows of new records into the batch, and the list rows of what they replace."""
         names = [state.prefix + (key or b"") for key, _ in entries]
         stored: list[bytes | None] = self._index.get(names)  # type: ignore[assignment,arg-type]
-        for place, (name, entry, older) in enumerate(zip(names, entries, stored, strict=True)):
+        put, prefix, time = self._batch.put, state.prefix, timestamp_ms
+        for offset, (name, entry, older) in enumerate(zip(names, entries, stored, strict=True), first_offset):
             assert entry.key is not None, f"{state.name} is compacted: a record needs a key"
-            offset = first_offset + place
-            replaced = self._written.get(name, -1)
-            if replaced < 0 and older is not None:
-                replaced = int.from_bytes(older, "big")
-            if replaced >= 0:
-                self._batch.delete(record_key(state.prefix, replaced))
-            self._written[name] = offset
-            self._batch.put(name, pack_u64(offset), self._latest)
+            replaced = self._written.get(name, older)
+            if replaced is not None:
+                put(grave_key(prefix, GraveKind.REPLACED, offset), encode_grave(time, replaced), self._graves)
             if entry.value is None:
-                grave = encode_grave(timestamp_ms, entry.key)
-                self._batch.put(record_key(state.prefix, offset), grave, self._graves)
+                put(
+                    grave_key(prefix, GraveKind.TOMBSTONE, offset),
+                    encode_grave(time, entry.key),
+                    self._graves,
+                )
+            self._written[name] = packed = pack_u64(offset)
+            put(name, packed, self._latest)
 
 
-class Grave(NamedTuple):
-    """A tombstone that is old enough to be dropped."""
-
-    offset: int
-    key: bytes
-
-
-def old_graves(database: Database, state: PartitionState, before_ms: int) -> list[Grave]:
-    """Returns the oldest tombstones of a partition taken before `before_ms`, a bounded number of them."""
+def old_graves(database: Database, state: PartitionState, kind: GraveKind, before_ms: int) -> list[Grave]:
+    """Returns the oldest rows of a list that were written before `before_ms`, a bounded number of them."""
     found: list[Grave] = []
-    bounds = record_key(state.prefix, 0), record_key(state.prefix, OFFSET_END)
+    bounds = grave_key(state.prefix, kind, 0), grave_key(state.prefix, kind, OFFSET_END)
     for row_key, raw in database.scan(*bounds, local_database.GRAVES):
-        taken_ms, key = decode_grave(raw)
-        if taken_ms >= before_ms or len(found) == _GRAVES_PER_BATCH:
+        written_ms, rest = decode_grave(raw)
+        if written_ms >= before_ms or len(found) == _GRAVES_PER_BATCH:
             break
-        found.append(Grave(offset_of(row_key), key))
+        found.append(Grave(row_key, rest, int.from_bytes(row_key[-8:], "big")))
     return found
 
 
-def drop_graves(
-    database: Database, batch: WriteBatch, state: PartitionState, graves: Sequence[Grave]
+def drop(
+    database: Database, batch: WriteBatch, state: PartitionState, kind: GraveKind, graves: Sequence[Grave]
 ) -> None:
-    """Deletes tombstones with their index rows. Called on the commit thread, which alone moves the index.
+    """Deletes what the rows of a list name. Called on the commit thread, which alone moves the index.
 
-    A key that was written again since keeps its index row; its tombstone row is gone already.
+    The tombstone of a key that was written again is a replaced record; its index row names the newer one.
     """
     index = database.families[local_database.LATEST]
     for grave in graves:
-        name = state.prefix + grave.key
-        batch.delete(record_key(state.prefix, grave.offset), database.handles[local_database.GRAVES])
-        if index.get(name) == pack_u64(grave.offset):
-            batch.delete(name, database.handles[local_database.LATEST])
+        batch.delete(grave.row_key, database.handles[local_database.GRAVES])
+        if kind is GraveKind.REPLACED:
+            batch.delete(state.prefix + grave.rest)
+        elif index.get(state.prefix + grave.rest) == pack_u64(grave.offset):
+            batch.delete(state.prefix + grave.rest, database.handles[local_database.LATEST])
             batch.delete(record_key(state.prefix, grave.offset))

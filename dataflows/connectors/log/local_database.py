@@ -12,7 +12,6 @@ flush is forced, which also bounds the time that a restart needs (about a second
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +83,20 @@ class Database:
             raise translated(error, f"writing the log in {self._path}", writing=True) from error
 
     def scan(self, start: bytes, end: bytes, family: str | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Returns the rows with start <= key < end, in order; damage is found while iterating."""
+        """Yields the rows with start <= key < end, in order; damage is found while iterating.
+
+        A generator, because its frame keeps `bounds` alive: rocksdict's iterator does not, and RocksDB would
+        compare with freed memory (tried: it runs past the bound, or stops early).
+        """
         bounds = ReadOptions()
         bounds.set_iterate_upper_bound(end)
         source = self.records if family is None else self.families[family]
         rows: Any = source.items(from_key=start, read_opt=bounds)
-        found: Iterator[tuple[bytes, bytes]] = rows
-        return found
+        yield from rows
 
     def first(self, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
         """Returns the first record row with start <= key < end."""
-        return next(islice(self.scan(start, end), 1), None)
+        return next(self.scan(start, end), None)
 
     def last(self, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
         """Returns the last record row with start <= key < end.

@@ -4,7 +4,7 @@
 |---|---|---|
 | (default) | topic u16 · partition u16 · offset u64 | version u8 · time_ms u64 · shape u32 · key · value |
 | `latest` | topic · partition · record key | offset u64 of the newest record of that key (compacted topics) |
-| `graves` | topic · partition · offset u64 | time_ms u64 · record key: the tombstones by age |
+| `graves` | topic · partition · kind u8 · offset u64 | time_ms u64 · what to drop (see `local_compaction`) |
 | `groups` | name length u16 · name · topic · partition | version u8 · offset u64 · metadata (UTF-8) |
 | `commits` | commit number u64 | empty: the chain that shows a missing piece (see `local_chain`) |
 | `meta` | `format`, or `p` · topic · partition | JSON, or start u64 · end u64 · last time_ms u64 |
@@ -81,7 +81,7 @@ def partition_prefix(topic: int, partition: int) -> bytes:
 
 
 def record_key(prefix: bytes, offset: int) -> bytes:
-    """Returns the key of a record (also of a grave)."""
+    """Returns the key of a record."""
     return prefix + pack_u64(offset)
 
 
@@ -154,13 +154,18 @@ def state_key(prefix: bytes) -> bytes:
     return b"p" + prefix
 
 
-def encode_grave(timestamp_ms: int, key: bytes) -> bytes:
+def grave_key(prefix: bytes, kind: int, offset: int) -> bytes:
+    """Returns the key of a `graves` row."""
+    return prefix + bytes((kind,)) + pack_u64(offset)
+
+
+def encode_grave(timestamp_ms: int, rest: bytes) -> bytes:
     """Returns the value of a `graves` row."""
-    return pack_u64(timestamp_ms) + key
+    return pack_u64(timestamp_ms) + rest
 
 
 def decode_grave(raw: bytes) -> tuple[int, bytes]:
-    """Returns the tombstone's time (ms UTC) and key."""
+    """Returns when the row was written (ms UTC), and what it says to drop."""
     return int.from_bytes(raw[:8], "big"), raw[8:]
 
 

@@ -1,0 +1,79 @@
+"""Puts the API together: ports in, an `aiohttp` application out. The only file that knows all routes and actions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Final
+
+from aiohttp import web
+
+from api.actions.create_endpoint import CreateEndpoints
+from api.actions.endpoint_writer import EndpointWriter
+from api.actions.publish_event import PublishEvents
+from api.actions.read_history import ReadHistory
+from api.auth import Authenticator
+from api.bodies import BODY_BYTES_MAX
+from api.deps import ApiDeps
+from api.endpoint_view import EndpointView
+from api.front import Front, Handler
+from api.log_writes import LogWrites
+from api.metrics import ApiMetrics
+from api.read_pool import ReadPool
+from api.recent_events import RecentEvents
+from api.routes.deliveries import DeliveryRoutes
+from api.routes.endpoints import EndpointRoutes
+from api.routes.events import EventRoutes
+from api.routes.operations import OperationRoutes
+from schemas.topics import EVENTS
+
+_PROCESS_ID_BYTES: Final = 6
+
+
+def build_app(deps: ApiDeps) -> web.Application:
+    """Returns the application; nothing runs before it is started."""
+    settings = deps.settings
+    timeout_ms = settings.api.append_timeout_ms
+    metrics = ApiMetrics(deps.registry)
+    view = EndpointView(deps.endpoints, deps.endpoint_status)
+    recent = RecentEvents()
+    writes = LogWrites(deps.log, timeout_ms)
+    pool = ReadPool()
+    creates = CreateEndpoints(
+        EndpointWriter(writes, view, timeout_ms),
+        deps.key_ring,
+        settings.egress,
+        clock_ms=deps.clock_ms,
+        entropy=deps.entropy,
+    )
+    publishes = PublishEvents(
+        writes,
+        view,
+        recent,
+        metrics,
+        partitions=deps.log.partition_count(EVENTS.name),
+        clock_ms=deps.clock_ms,
+        entropy=deps.entropy,
+    )
+    history = ReadHistory(deps.delivery_log, pool, recent, deps.clock_ms)
+    front = Front(Authenticator(deps.admin_key), metrics, deps.entropy(_PROCESS_ID_BYTES).hex())
+
+    @web.middleware
+    async def through_the_front(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await front.handle(request, handler)
+
+    app = web.Application(middlewares=[through_the_front], client_max_size=BODY_BYTES_MAX)
+    app.add_routes(OperationRoutes(deps.readiness, deps.registry).table())
+    app.add_routes(EndpointRoutes(creates, view).table())
+    app.add_routes(EventRoutes(publishes, deps.idempotency, history, metrics).table())
+    app.add_routes(DeliveryRoutes(history).table())
+
+    async def background(_: web.Application) -> AsyncIterator[None]:
+        pumping = asyncio.create_task(view.pump())
+        yield
+        pumping.cancel()
+        with suppress(asyncio.CancelledError):
+            await pumping
+        pool.close()
+
+    app.cleanup_ctx.append(background)
+    return app

@@ -1,0 +1,42 @@
+"""What the API is built from: ports and values, all made by the composition root."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from api.idempotency import IdempotencyGate
+from dataflows.connectors.delivery_log.port import DeliveryLog
+from dataflows.connectors.key_ring import KeyRing
+from dataflows.connectors.log.port import Log
+from dataflows.connectors.table_view import TableView
+from schemas.endpoint import DisabledReport, Endpoint
+from schemas.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiDeps:
+    """Ports and values of one API process.
+
+    Attributes:
+        endpoints: view of `endpoints`; may be shared with other threads, the API catches it up by itself.
+        endpoint_status: view of `endpoint_status`, or None where nobody reports.
+        admin_key: the operator's bearer key; never empty.
+        clock_ms: milliseconds UTC.
+        entropy: that many random bytes, fit for secrets.
+        readiness: one word for each reason why the process is not ready; called on the event loop, quickly.
+        registry: what `/metrics` prints; other parts of the process may count in it too.
+    """
+
+    log: Log
+    endpoints: TableView[Endpoint]
+    delivery_log: DeliveryLog
+    key_ring: KeyRing
+    idempotency: IdempotencyGate
+    admin_key: str
+    settings: Settings
+    clock_ms: Callable[[], int]
+    entropy: Callable[[int], bytes]
+    readiness: Callable[[], list[str]]
+    registry: CollectorRegistry
+    endpoint_status: TableView[DisabledReport] | None = None

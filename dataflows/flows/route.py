@@ -1,0 +1,326 @@
+"""The `route` dataflow: events in, one delivery per matching endpoint out.
+
+    events ─ decode ─ validate ─ match ─ freeze ─ fan_out ─ append ─> deliveries, rejected
+
+Items are blocks of one partition's events. The steps up to `validate` handle a whole block; from `match` on
+they are generators, drawn by `append` as the log acknowledges, because one event may have 100,000 endpoints
+(see `dataflows/engine/outflow.py`).
+
+`route` keeps no state. Its position is the offset of group `route`, committed only up to what is durable
+in `deliveries`, so a crash fans some events out again: with the same ids, which `deliver` recognises.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from msgspec import Struct
+
+from dataflows.connectors.log.port import Entry, Log, Record, TopicPartition
+from dataflows.connectors.table_view import TableView
+from dataflows.engine.block_source import Block, LogBlockSource, SourceHooks
+from dataflows.engine.offset_committer import INTERVAL_MS, OffsetCommitter
+from dataflows.engine.ordered_appends import OrderedAppends
+from dataflows.engine.outflow import Addressed, Outflow
+from dataflows.engine.positions import ContiguousAcks, go_on_at_start, start_positions
+from dataflows.engine.stop import StopSignal
+from dataflows.engine.view_gate import ViewGate
+from operators.endpoint_index import EndpointIndex, Subscriber
+from operators.event_identity import identify
+from operators.event_rules import violations
+from operators.fan_out import FrozenEvent, fan_out, freeze
+from operators.rejection import reject, rejected_key
+from schemas import topics
+from schemas.dead_letter import Rejected
+from schemas.delivery import EventPosition
+from schemas.endpoint import Endpoint
+from schemas.errors import UnreadableRecord
+from schemas.event import Event
+from schemas.wire import records
+
+FLOW = "route"
+GROUP = "route"
+STOP_DEADLINE_MS = 5_000
+_CHUNK_BYTES = 1 << 20
+_CHUNK_SUBSCRIBERS = 1_000
+_DELIVERIES = topics.DELIVERIES.name
+_REJECTED = TopicPartition(topics.REJECTED.name, 0)
+_ENDPOINTS = TopicPartition(topics.ENDPOINTS.name, 0)
+
+Change = tuple[str, Endpoint | None]
+
+
+class RouteCounts(Struct):
+    """What has passed since the start; written by the flow's thread, read by whoever shows it."""
+
+    events: int = 0
+    deliveries: int = 0
+    rejected: int = 0
+    unmatched: int = 0
+    disabled: int = 0
+
+
+class Read(NamedTuple):
+    """A block with the events that its records hold, and those that hold none."""
+
+    block: Block
+    events: Sequence[tuple[Record, Event]]
+    rejected: Sequence[Rejected]
+
+
+class Matched(NamedTuple):
+    """A block with its events and who gets them; drawn one by one."""
+
+    read: Read
+    matches: Iterator[tuple[Record, Event, list[Subscriber]]]
+
+
+class Frozen(NamedTuple):
+    """A block with its events' bodies rendered; drawn one by one."""
+
+    read: Read
+    events: Iterator[tuple[FrozenEvent, list[Subscriber]]]
+
+
+class Outgoing(NamedTuple):
+    """A block and the batches of entries it becomes; drawn one by one."""
+
+    block: Block
+    batches: Iterator[list[Addressed]]
+
+
+class Route:
+    """The parts of one route process, and the flow over them.
+
+    Args:
+        log: topics.
+        endpoints: view of `endpoints`; may be shared with other threads.
+        stop: ends the flow.
+        partitions: of `events`; all of them unless given.
+        beat: called at every poll, for the watchdog.
+        commit_ms: between commits of the group's offsets, milliseconds.
+        stop_deadline_ms: how long a stop waits for acknowledgements.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        endpoints: TableView[Endpoint],
+        stop: StopSignal,
+        *,
+        partitions: Sequence[int] | None = None,
+        beat: Callable[[], None] = lambda: None,
+        commit_ms: int = INTERVAL_MS,
+        stop_deadline_ms: int = STOP_DEADLINE_MS,
+    ) -> None:
+        self.counts = RouteCounts()
+        self._log = log
+        self._stop = stop
+        self._beat = beat
+        self._stop_deadline_s = stop_deadline_ms / 1_000
+        self._stop_began_s: float | None = None
+        numbers = range(log.partition_count(topics.EVENTS.name)) if partitions is None else partitions
+        self._partitions = [TopicPartition(topics.EVENTS.name, number) for number in numbers]
+        self._steps = Steps(log, endpoints, self.counts)
+        self._acks = ContiguousAcks()
+        self._outflow = Outflow(OrderedAppends(log), self._acks)
+        self._gate = ViewGate(log, _ENDPOINTS, endpoints)
+        self._commit_ms = commit_ms
+        self._committer: OffsetCommitter | None = None
+
+    def build(self) -> Dataflow:
+        """Returns the dataflow; run it once.
+
+        Raises:
+            Refused: the group's offset lies above the log's end.
+        """
+        hooks = SourceHooks(
+            has_credit=lambda _: self._outflow.has_credit,
+            on_poll=self._on_poll,
+            may_end=self._may_end,
+            on_end=self._on_end,
+            on_out_of_range=lambda error: go_on_at_start(error, GROUP),
+            gate=self._gate,
+        )
+        positions = start_positions(self._log, GROUP, self._partitions)
+        self._committer = OffsetCommitter(self._log, GROUP, interval_ms=self._commit_ms)
+        steps = self._steps
+        flow = Dataflow(FLOW)
+        blocks = op.input("events", flow, LogBlockSource(self._log.reader, positions, self._stop, hooks))
+        read = op.map("decode", blocks, lambda keyed: steps.decode(keyed[1]))
+        valid = op.map("validate", read, steps.validate)
+        matched = op.map("match", valid, steps.match)
+        frozen = op.map("freeze", matched, steps.freeze)
+        outgoing = op.map("fan_out", frozen, steps.fan_out)
+        op.output("append", outgoing, AppendSink(self._outflow))
+        return flow
+
+    def _on_poll(self) -> None:
+        self._beat()
+        self._outflow.pump()
+        advanced = self._acks.take_advanced()
+        if advanced and self._committer is not None:
+            self._committer.offer(advanced)
+
+    def _may_end(self) -> bool:
+        if self._outflow.is_idle:
+            return True
+        now_s = time.monotonic()
+        if self._stop_began_s is None:
+            self._stop_began_s = now_s
+        return now_s - self._stop_began_s >= self._stop_deadline_s
+
+    def _on_end(self) -> None:
+        if self._committer is not None:
+            self._committer.offer(self._acks.take_advanced())
+            self._committer.close()
+
+
+class Steps:
+    """The named steps, each over a block. They decide nothing themselves: `operators/` does."""
+
+    def __init__(self, log: Log, endpoints: TableView[Endpoint], counts: RouteCounts) -> None:
+        self._cluster_id = log.cluster_id
+        self._shards = [
+            TopicPartition(_DELIVERIES, shard) for shard in range(log.partition_count(_DELIVERIES))
+        ]
+        self._view = endpoints
+        self._index = EndpointIndex()
+        self._counts = counts
+        self._matched_at = 0
+        # Another thread may be catching the view up; changes cross over here and are applied by this one, so
+        # that an endpoint is never seen half changed.
+        self._changes: deque[Change] = deque()
+        endpoints.on_change(lambda key, _old, new: self._changes.append((key, new)))
+
+    def decode(self, block: Block) -> Read:
+        """Reads the records' values."""
+        events: list[tuple[Record, Event]] = []
+        rejected: list[Rejected] = []
+        decode_event = records.decode_event
+        for record in block.records:
+            try:
+                events.append((record, decode_event(record.value or b"")))
+            except UnreadableRecord as error:
+                rejected.append(reject(block.topic, block.partition, *record, "unreadable", str(error)))
+        return Read(block, events, rejected)
+
+    def validate(self, read: Read) -> Read:
+        """Rejects events that break a rule."""
+        block, _, rejected = read
+        good: list[tuple[Record, Event]] = []
+        bad: list[Rejected] = []
+        for pair in read.events:
+            broken = violations(pair[1])
+            if broken:
+                detail = "; ".join([f"{one.pointer} {one.detail}" for one in broken])
+                bad.append(reject(block.topic, block.partition, *pair[0], "invalid", detail))
+            else:
+                good.append(pair)
+        self._counts.events += len(block.records)
+        return Read(block, good, [*rejected, *bad])
+
+    def match(self, read: Read) -> Matched:
+        """Finds the endpoints of each event, in the view as it is when the event is drawn."""
+        return Matched(read, self._matches(read.events))
+
+    def freeze(self, matched: Matched) -> Frozen:
+        """Settles ids and bodies."""
+        return Frozen(matched.read, self._frozen(matched.read.block, matched.matches))
+
+    def fan_out(self, frozen: Frozen) -> Outgoing:
+        """Makes the deliveries' entries, and before them the block's rejected records."""
+        return Outgoing(frozen.read.block, self._batches(frozen.read.rejected, frozen.events))
+
+    def _matches(
+        self, events: Iterable[tuple[Record, Event]]
+    ) -> Iterator[tuple[Record, Event, list[Subscriber]]]:
+        index, counts = self._index, self._counts
+        for record, event in events:
+            # Read before the changes are applied, so that the index holds at least this much. One event is
+            # drawn through all steps before the next, so it still is this event's in `_batches`.
+            self._matched_at = self._view.position
+            if self._changes:
+                self._apply_changes()
+            if event.endpoint_ids is None:
+                found = index.match(event.tenant_id, event.type, record.timestamp_ms)
+            else:
+                found = index.named(event.tenant_id, event.endpoint_ids, record.timestamp_ms)
+            counts.disabled += found.disabled_count
+            if found.subscribers:
+                yield record, event, found.subscribers
+            else:
+                counts.unmatched += 1
+
+    def _frozen(
+        self, block: Block, matches: Iterable[tuple[Record, Event, list[Subscriber]]]
+    ) -> Iterator[tuple[FrozenEvent, list[Subscriber]]]:
+        _, partition, _ = block
+        for record, event, subscribers in matches:
+            event_id = identify(event, self._cluster_id, block.topic, partition, record.offset)
+            position = EventPosition(partition, record.offset)
+            versions = {one.api_version for one in subscribers}
+            yield freeze(event, event_id, record.timestamp_ms, position, versions), subscribers
+
+    def _batches(
+        self, rejected: Sequence[Rejected], events: Iterable[tuple[FrozenEvent, list[Subscriber]]]
+    ) -> Iterator[list[Addressed]]:
+        counts, shards, encode = self._counts, self._shards, records.DELIVERY.encode
+        if rejected:
+            counts.rejected += len(rejected)
+            yield [
+                Addressed(_REJECTED, Entry(rejected_key(one), records.REJECTED.encode(one)))
+                for one in rejected
+            ]
+        for event, subscribers in events:
+            counts.deliveries += len(subscribers)
+            for some in _chunks(subscribers, event):
+                yield [
+                    Addressed(shards[shard], Entry(delivery.id.encode(), encode(delivery)))
+                    for shard, delivery in fan_out(event, some, len(shards), self._matched_at)
+                ]
+
+    def _apply_changes(self) -> None:
+        changes, index = self._changes, self._index
+        while changes:
+            key, endpoint = changes.popleft()
+            if endpoint is None:
+                index.remove(key)
+            else:
+                index.upsert(endpoint)
+
+
+class AppendSink(DynamicSink[Outgoing]):
+    """Hands blocks to the outflow."""
+
+    def __init__(self, outflow: Outflow) -> None:
+        self._outflow = outflow
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Outgoing]:
+        """Called by Bytewax in the flow's thread."""
+        del step_id, worker_index, worker_count
+        return _Appending(self._outflow)
+
+
+class _Appending(StatelessSinkPartition[Outgoing]):
+    def __init__(self, outflow: Outflow) -> None:
+        self._outflow = outflow
+
+    def write_batch(self, items: list[Outgoing]) -> None:
+        for block, batches in items:
+            self._outflow.take(block, batches)
+
+
+def _chunks(subscribers: list[Subscriber], event: FrozenEvent) -> Iterator[list[Subscriber]]:
+    """Cuts a long list, so that what is made at once has a bounded size."""
+    size = max([len(body) for body in event.bodies.values()])
+    count = max(1, min(_CHUNK_SUBSCRIBERS, _CHUNK_BYTES // size))
+    if len(subscribers) <= count:
+        yield subscribers
+        return
+    for start in range(0, len(subscribers), count):
+        yield subscribers[start : start + count]
