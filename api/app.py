@@ -1,4 +1,4 @@
-"""Puts the API together: ports in, an `aiohttp` application out. The only file that knows all routes and actions."""
+"""Puts the API together: ports in, an application out. The only file that knows all routes and actions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,9 @@ from api.auth import Authenticator
 from api.bodies import BODY_BYTES_MAX
 from api.deps import ApiDeps
 from api.endpoint_view import EndpointView
+from api.entropy_pool import EntropyPool
 from api.front import Front, Handler
+from api.log_progress import ProgressReader
 from api.log_writes import LogWrites
 from api.metrics import ApiMetrics
 from api.read_pool import ReadPool
@@ -24,6 +26,7 @@ from api.routes.deliveries import DeliveryRoutes
 from api.routes.endpoints import EndpointRoutes
 from api.routes.events import EventRoutes
 from api.routes.operations import OperationRoutes
+from dataflows.connectors.delivery_log.recording import RECORDED_TOPICS
 from schemas.topics import EVENTS
 
 _PROCESS_ID_BYTES: Final = 6
@@ -52,9 +55,11 @@ def build_app(deps: ApiDeps) -> web.Application:
         metrics,
         partitions=deps.log.partition_count(EVENTS.name),
         clock_ms=deps.clock_ms,
-        entropy=deps.entropy,
+        entropy=EntropyPool(deps.entropy).take,
     )
-    history = ReadHistory(deps.delivery_log, pool, recent, deps.clock_ms)
+    recorded = [topic.name for topic in RECORDED_TOPICS]
+    progress = ProgressReader(deps.log, deps.record_group, recorded, deps.clock_ms)
+    history = ReadHistory(deps.delivery_log, pool, recent, progress, deps.clock_ms)
     front = Front(Authenticator(deps.admin_key), metrics, deps.entropy(_PROCESS_ID_BYTES).hex())
 
     @web.middleware

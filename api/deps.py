@@ -1,17 +1,32 @@
 """What the API is built from: ports and values, all made by the composition root."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
-from api.idempotency import IdempotencyGate
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.port import Log
 from dataflows.connectors.table_view import TableView
 from schemas.endpoint import DisabledReport, Endpoint
 from schemas.settings import Settings
+
+
+class IdempotencyGate(Protocol):
+    """Remembers the answers to keyed requests; `api.idempotency` has the one that keeps them on disk."""
+
+    async def run_once(
+        self, tenant_id: str, key: str, body_digest: bytes, make: Callable[[], Awaitable[bytes]]
+    ) -> tuple[bytes, bool]:
+        """Returns the answer and whether it is a repeat: `make` ran before, or is running for somebody else.
+
+        What `make` raises is raised and not remembered.
+
+        Raises:
+            ProblemError: `in_progress` or `idempotency_mismatch`.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +40,7 @@ class ApiDeps:
         clock_ms: milliseconds UTC.
         entropy: that many random bytes, fit for secrets.
         readiness: one word for each reason why the process is not ready; called on the event loop, quickly.
+        record_group: the group that fills the delivery log; how far it is says how complete reads are.
         registry: what `/metrics` prints; other parts of the process may count in it too.
     """
 
@@ -39,4 +55,5 @@ class ApiDeps:
     entropy: Callable[[int], bytes]
     readiness: Callable[[], list[str]]
     registry: CollectorRegistry
+    record_group: str = "record"
     endpoint_status: TableView[DisabledReport] | None = None

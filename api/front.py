@@ -8,6 +8,7 @@ nothing but its request id, and one log line that says everything.
 
 import re
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Final
@@ -70,7 +71,14 @@ class Front:
             detail = "The body ended early or is framed wrongly; send it whole."
             response = _answer(ProblemError(ProblemCode.MALFORMED_JSON, detail), request_id)
         except Exception:  # noqa: BLE001 - the last frame: whatever it is, the caller gets an answer
-            _log.exception("request_failed", request_id=request_id, method=request.method, path=request.path)
+            # As text: a renderer that shows local variables would write keys and secrets into the log.
+            _log.error(
+                "request_failed",
+                request_id=request_id,
+                method=request.method,
+                path=request.path,
+                traceback=traceback.format_exc(),
+            )
             detail = "This is our fault; quote the request id when you report it."
             response = _answer(ProblemError(ProblemCode.INTERNAL, detail), request_id)
         headers = response.headers

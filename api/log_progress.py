@@ -34,7 +34,9 @@ class ProgressReader:
         self._log = log
         self._group = group
         self._partitions = [
-            TopicPartition(topic, partition) for topic in topics for partition in range(log.partition_count(topic))
+            TopicPartition(topic, partition)
+            for topic in topics
+            for partition in range(log.partition_count(topic))
         ]
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
@@ -46,7 +48,9 @@ class ProgressReader:
         with self._lock:
             now_ms = self._clock_ms()
             if self._kept is None or not 0 <= now_ms - self._kept_at_ms < _KEPT_MS:
-                waiting = [at_ms for of in self._partitions if (at_ms := self._oldest_waiting_ms(of)) is not None]
+                waiting = [
+                    at_ms for of in self._partitions if (at_ms := self._oldest_waiting_ms(of)) is not None
+                ]
                 as_of_ms = min(waiting, default=now_ms)
                 self._kept = LogProgress(as_of_ms, max(0, now_ms - as_of_ms))
                 self._kept_at_ms = now_ms

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from multidict import MultiMapping
 
 from api.problems import ProblemError
 from schemas.problem_codes import ProblemCode
@@ -42,7 +43,7 @@ class PageRequest(msgspec.Struct, frozen=True):
     after: str
 
 
-def check_parameters(query: Mapping[str, str], *known: str) -> None:
+def check_parameters(query: MultiMapping[str], *known: str) -> None:
     """Refuses parameters that the route does not know, and repeated ones.
 
     Raises:
@@ -52,9 +53,8 @@ def check_parameters(query: Mapping[str, str], *known: str) -> None:
         if name not in known:
             listed = f"known here: {', '.join(known)}" if known else "this path takes none"
             raise _bad(name, f"{name[:64]!r} is not a parameter; {listed}.", ProblemCode.UNKNOWN_PARAMETER)
-    if len(query) != len(set(query)):
-        name = next(name for name in known if list(query).count(name) > 1)
-        raise _bad(name, f"{name} stands twice; give it once.")
+        if len(query.getall(name)) > 1:
+            raise _bad(name, f"{name} stands twice; give it once.")
 
 
 def page_of(query: Mapping[str, str], *listed: str) -> PageRequest:

@@ -1,8 +1,8 @@
 """Reads from the delivery log, off the event loop, on two threads of their own.
 
-ClickHouse calls block. The default executor is where others resolve names and open files; a slow query there would
-stop them. Two threads are enough for chdb (which runs one query at a time anyway) and keep a flood of reads from
-taking the machine; beyond a queue of waiting reads the answer is 503 at once, not a wait without end.
+ClickHouse calls block. The default executor is where others resolve names and open files; a slow query there
+would stop them. Two threads keep a flood of reads from taking the machine; beyond a queue of waiting reads
+the answer is 503 at once, not a wait without end.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Reading what became of an event: the delivery log, and before it shows something, this process's own memory.
+"""Reading what became of an event: from the delivery log, and until it shows it, from our own memory.
 
 The promise is that whatever a 202 named can be read at once. So each read asks the delivery log first,
 because it knows the state, and fills what is missing from the recent events: there a delivery can only be
@@ -64,7 +64,7 @@ class ReadHistory:
             progress = self._progress.progress()
             return reads.event(self._log, tenant_id, event_id), progress
 
-        view, progress = await self._read(read, fallback=None if recent is None else (None, self._unknown()))
+        view, progress = await self._read(read, is_remembered=recent is not None) or (None, self._unknown())
         if view is None and recent is not None:
             view = _event_view(recent)
         if view is None:
@@ -83,9 +83,8 @@ class ReadHistory:
             is_known = is_known or reads.event(self._log, tenant_id, event_id) is not None
             return found, is_known, progress
 
-        found, is_known, progress = await self._read(
-            read, fallback=None if recent is None else ([], True, self._unknown())
-        )
+        answer = await self._read(read, is_remembered=recent is not None)
+        found, is_known, progress = answer or ([], True, self._unknown())
         if not is_known:
             raise not_found("event")
         by_id = {view.id: view for view in found}
@@ -96,7 +95,9 @@ class ReadHistory:
         rows = [by_id[name] for name in sorted(by_id)]
         shown = rows[: page.limit]
         next_cursor = cursor_of(shown[-1].id, LIST_NAME, event_id) if len(rows) > page.limit else None
-        return {"data": [delivery_answer(view) for view in shown], "next_cursor": next_cursor} | _as_of(progress)
+        return {"data": [delivery_answer(view) for view in shown], "next_cursor": next_cursor} | _as_of(
+            progress
+        )
 
     async def delivery(self, tenant_id: str | None, delivery_id: str) -> Answer:
         """Returns a delivery with its attempts; raises as `event`."""
@@ -111,9 +112,8 @@ class ReadHistory:
             attempts = [] if view is None else reads.attempts_of(self._log, view.tenant_id, delivery_id)
             return view, attempts, progress
 
-        view, attempts, progress = await self._read(
-            read, fallback=None if recent is None else (None, [], self._unknown())
-        )
+        answer = await self._read(read, is_remembered=recent is not None)
+        view, attempts, progress = answer or (None, [], self._unknown())
         if view is None and recent is not None:
             view = _pending_view(recent)
         if view is None:
@@ -121,14 +121,14 @@ class ReadHistory:
         shown = {"attempts": [attempt_answer(attempt) for attempt in attempts]}
         return _spread(delivery_answer(view)) | shown | _as_of(progress)
 
-    async def _read(self, read: Callable[[], T], fallback: T | None) -> T:
-        """Reads on the pool; when the delivery log does not answer, what we remember will do."""
+    async def _read(self, read: Callable[[], T], *, is_remembered: bool) -> T | None:
+        """Reads on the pool. Returns None when the delivery log does not answer, but our memory will do."""
         try:
             return await self._pool.run(read)
         except StoreUnavailable:
-            if fallback is None:
+            if not is_remembered:
                 raise
-            return fallback
+            return None
 
     def _recent_event(self, tenant_id: str | None, event_id: str) -> RecentEvent | None:
         recent = self._recent.get(event_id, self._clock_ms())

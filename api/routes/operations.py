@@ -1,6 +1,6 @@
 """`/livez`, `/readyz` and `/metrics`: for supervisors and Prometheus.
 
-The first two are open and say words only: whoever can reach the port learns whether it works, not why or for whom.
+The first two are open and say words only: whoever can reach the port learns whether it works, not for whom.
 Liveness depends on nothing, so that a supervisor does not restart us because something else is down.
 """
 

@@ -1,11 +1,12 @@
 """What an exception of rocksdict means for us, decided once for every store that is made of RocksDB.
 
-rocksdict 0.3.29 raises bare `Exception` with RocksDB's own words, so the words are all there is to go by. Only that
-bare class is translated: its subclasses (a closed database, a key that is not bytes) are mistakes of ours.
+rocksdict 0.3.29 raises bare `Exception` with RocksDB's own words, so the words are all there is to go by.
+Only that bare class is translated: its subclasses (a closed database, a key that is not bytes) are mistakes
+of ours.
 
-The order of the questions matters. RocksDB calls a missing table file at opening `Corruption: ... IO error: No such
-file`, and a missing MANIFEST only `IO error: No such file`; both are damage. A full disk is an I/O error too, but
-nothing is broken: it can be tried again when there is room.
+The order of the questions matters. RocksDB calls a missing table file at opening `Corruption: ... IO error:
+No such file`, and a missing MANIFEST only `IO error: No such file`; both are damage. A full disk is an I/O
+error too, but nothing is broken: it can be tried again when there is room.
 """
 
 from pathlib import Path
@@ -34,7 +35,7 @@ def translated(error: Exception, doing: str, directory: Path) -> HooktideError:
         return DirectoryInUse(f"{doing} in {directory}: another process has it open; stop that one first")
     if any(mark in words for mark in _DAMAGED):
         return DamagedStore(
-            f"{doing} in {directory}: it is damaged ({words}). Move the directory aside; what it held comes back "
-            f"from the log where the log has a second copy"
+            f"{doing} in {directory}: it is damaged ({words}). Move the directory aside; what it held comes "
+            f"back from the log where the log has a second copy"
         )
     return StoreUnavailable(f"{doing} in {directory}: {words}. Check free space, permissions and the disk")

@@ -6,10 +6,11 @@ it imports when it runs, so that `--help` does not load ClickHouse.
 
 import typer
 
-from deploy.cli import checks
+from deploy.cli import checks, key, listen, up
 
 app = typer.Typer(name="hooktide", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(checks.app)
+for commands in (up, listen, key, checks):
+    app.add_typer(commands.app)
 
 if __name__ == "__main__":
     app(prog_name="hooktide")

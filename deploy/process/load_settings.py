@@ -200,7 +200,7 @@ def _section_of(field: FieldInfo | None) -> type[Section] | None:
 
 
 def _unknown(name: str, origin: str) -> str:
-    names = known_names()
+    names = known_names() + [one for one in Settings.model_fields if _section_of(Settings.model_fields[one])]
     ends = {known.rsplit(".", 1)[-1]: known for known in names}
     near = difflib.get_close_matches(name, names, 1) or [
         ends[end] for end in difflib.get_close_matches(name.rsplit(".", 1)[-1], ends, 1)

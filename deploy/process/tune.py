@@ -51,10 +51,10 @@ def raise_descriptor_limit() -> int:
 def plan_slots(wanted: int, descriptor_limit: int) -> SlotPlan:
     """Works out how many requests the descriptors allow.
 
-    A slot may need two: the connection of the request, and one kept open for the next to the same endpoint. A
-    share is left for the stores, the delivery log and the API's own connections.
+    A slot may need two: the connection of the request, and one kept open for the next to the same endpoint.
+    Half of them, but no more than the stores can ever use, is left for files and the API's connections.
     """
-    reserve = min(_RESERVE_MAX, max(_RESERVE_MIN, descriptor_limit // 4))
+    reserve = min(_RESERVE_MAX, max(_RESERVE_MIN, descriptor_limit // 2))
     allowed = max(1, (descriptor_limit - reserve) // 2)
     return SlotPlan(min(wanted, allowed), descriptor_limit, allowed < wanted)
 

@@ -86,9 +86,9 @@ class Receiver:
             self._record = self._record_to.open("ab", buffering=0)
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         bound_host, bound_port = self._runner.addresses[0][:2]
         return f"http://{bound_host}:{bound_port}"
@@ -161,7 +161,7 @@ class ReceiverThread:
         self._on_arrival = on_arrival
         self._receiver = Receiver(secrets=secrets, record_to=record_to, on_arrival=self._note)
         self._started = threading.Event()
-        self._start_error: OSError | None = None
+        self._start_error: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
@@ -227,7 +227,7 @@ class ReceiverThread:
         self._stop = asyncio.Event()
         try:
             self.url = await self._receiver.start(self._port)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits for the start
             self._start_error = error
             await self._receiver.stop()
             return

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 LATEST_MS: Final = 7_258_118_400_000
@@ -14,8 +15,7 @@ _RFC_3339: Final = re.compile(
 
 def rfc3339(at_ms: int) -> str:
     """Returns the time as `2026-01-31T12:00:00.000Z`; always with milliseconds, so text sorts by time."""
-    seconds, milliseconds = divmod(at_ms, 1_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{_second(at_ms // 1_000)}.{at_ms % 1_000:03d}Z"
 
 
 def rfc3339_or_none(at_ms: int | None) -> str | None:
@@ -37,3 +37,9 @@ def parse_rfc3339(text: str) -> int:
     if not 0 <= at_ms < LATEST_MS:
         raise ValueError("must lie between 1970 and 2199")
     return at_ms
+
+
+@lru_cache(64)
+def _second(at_s: int) -> str:
+    """Every answer of one second shares its text: formatting costs as much as checking a body."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

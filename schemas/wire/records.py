@@ -66,7 +66,9 @@ def decode_event(raw: bytes) -> Event:
         message = f"the value is not an event: {error}; see docs/events.md for the format"
         raise UnreadableRecord(message) from error
     if event.v != EVENT_VERSION:
-        message = f"event format version {event.v} is not known here (known: {EVENT_VERSION}): upgrade Hooktide"
+        message = (
+            f"event format version {event.v} is not known here (known: {EVENT_VERSION}): upgrade Hooktide"
+        )
         raise UnreadableRecord(message)
     return event
 

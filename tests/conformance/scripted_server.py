@@ -1,7 +1,7 @@
-"""A server that says exactly the bytes a test wants, when it wants, and writes down exactly the bytes it gets.
+"""A server that says exactly the bytes a test wants, when it wants, and notes exactly the bytes it gets.
 
-Raw sockets on a thread of its own: a web server would refuse to misbehave. And a name server for the same loop, so
-that names in URLs lead where the test says.
+Raw sockets on a thread of its own: a web server would refuse to misbehave. And a name server on the same
+loop, so that names in URLs lead where the test says.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self, cast
 
 Handler = Callable[["Peer"], Awaitable[None]]
 
@@ -101,7 +101,9 @@ class ScriptedServer:
 
     def __enter__(self) -> Self:
         self._started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="scripted", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="scripted", daemon=True
+        )
         self._thread.start()
         assert self._started.wait(10)
         return self
@@ -124,8 +126,7 @@ class ScriptedServer:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        # The test's own socket: asyncio would retry a failed TLS handshake's log line for us, we want silence.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
+        self._loop.set_exception_handler(self._note_failure)
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls, limit=1 << 26)
         transport, _ = await self._loop.create_datagram_endpoint(
             lambda: _NameServer(self.names), local_addr=("127.0.0.1", 0)
@@ -140,6 +141,12 @@ class ScriptedServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _note_failure(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Keeps what a callback raised; a connection that fails is what the tests are about."""
+        error = context.get("exception")
+        if error is not None and not isinstance(error, OSError):
+            self.failures.append(error)
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -149,7 +156,7 @@ class ScriptedServer:
             await self.handler(Peer(self.connection_count, reader, writer, self))
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client went away, or the test is over
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - shown at the end of the test
             self.failures.append(error)
         finally:
             self._tasks.discard(task)
@@ -163,7 +170,7 @@ class _NameServer(asyncio.DatagramProtocol):
         self._names = names
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         labels, at = [], 12
@@ -179,5 +186,4 @@ class _NameServer(asyncio.DatagramProtocol):
             record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton(address)
         code = 3 if address is None else 2 if address == "broken" else 0
         counts = struct.pack("!HHHHH", 0x8180 | code, 1, 1 if record else 0, 0, 0)
-        assert isinstance(self._transport, asyncio.DatagramTransport)
         self._transport.sendto(data[:2] + counts + data[12 : at + 5] + record, addr)

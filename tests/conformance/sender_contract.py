@@ -1,8 +1,8 @@
 """What every sender must do on the wire, against a server that misbehaves on purpose.
 
-A sender passes by subclassing `SenderContract` and saying how it is opened. Nothing here knows which client is
-behind the port; where clients may honestly differ (is a head cut by a close a reset or a protocol error?) the
-test names the set.
+A sender passes by subclassing `SenderContract` and saying how it is opened. Nothing here knows which client
+is behind the port; where clients may honestly differ (is a head cut by a close a reset or a protocol error?)
+the test names the set.
 """
 
 import abc
@@ -51,7 +51,15 @@ def post(
     follow_redirect: bool = True,
 ) -> PreparedRequest:
     return PreparedRequest(
-        (7, number), "ep_1", url, HEADERS, own_headers, body, connect_timeout_ms, total_timeout_ms, follow_redirect
+        (7, number),
+        "ep_1",
+        url,
+        HEADERS,
+        own_headers,
+        body,
+        connect_timeout_ms,
+        total_timeout_ms,
+        follow_redirect,
     )
 
 
@@ -174,7 +182,9 @@ class SenderContract(abc.ABC):
 
     # --- the answer -----------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("status", [200, 201, 202, 204, 299, 300, 304, 400, 404, 408, 410, 429, 500, 503, 599])
+    @pytest.mark.parametrize(
+        "status", [200, 201, 202, 204, 299, 300, 304, 400, 404, 408, 410, 429, 500, 503, 599]
+    )
     def test_the_status_is_reported(self, sender: Sender, status: int) -> None:
         raw = b"HTTP/1.1 204 No Content\r\n\r\n" if status == 204 else answer(status)
         with ScriptedServer(lambda peer: peer.answer_all(raw)) as server:
@@ -218,7 +228,8 @@ class SenderContract(abc.ABC):
         }
 
     def test_bytes_that_are_no_text_do_no_harm(self, sender: Sender) -> None:
-        raw = b"HTTP/1.1 200 \xff\xfe\xe2\x82\r\nServer: \xff\xe2\x82\r\nX-\x41: \x80\r\nContent-Length: 2\r\n\r\n\xff\x00"
+        head = b"HTTP/1.1 200 \xff\xfe\xe2\x82\r\nServer: \xff\xe2\x82\r\nX-A: \x80\r\n"
+        raw = head + b"Content-Length: 2\r\n\r\n\xff\x00"
         with ScriptedServer(lambda peer: peer.answer_all(raw)) as server:
             outcome = send(sender, post(server.url()))
         assert outcome.status == 200
@@ -226,7 +237,9 @@ class SenderContract(abc.ABC):
         dict(outcome.headers)["server"].encode("utf-8")  # raises on a lone surrogate
 
     def test_an_empty_reason_is_fine(self, sender: Sender) -> None:
-        with ScriptedServer(lambda peer: peer.answer_all(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")) as server:
+        with ScriptedServer(
+            lambda peer: peer.answer_all(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")
+        ) as server:
             assert send(sender, post(server.url())).status == 200
 
     def test_http_1_0_is_fine(self, sender: Sender) -> None:
@@ -236,10 +249,15 @@ class SenderContract(abc.ABC):
 
         with ScriptedServer(old) as server:
             outcome = send(sender, post(server.url()))
-        assert (outcome.status, outcome.body, outcome.is_body_truncated) == (200, b"body until the end", False)
+        assert (outcome.status, outcome.body, outcome.is_body_truncated) == (
+            200,
+            b"body until the end",
+            False,
+        )
 
     def test_a_chunked_body_is_joined_and_the_connection_kept(self, sender: Sender) -> None:
-        raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        raw = head + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
         with ScriptedServer(lambda peer: peer.answer_all(raw)) as server:
             outcomes = [send(sender, post(server.url(), number)) for number in range(2)]
             assert server.connection_count == 1
@@ -254,7 +272,9 @@ class SenderContract(abc.ABC):
         async def polite(peer: Peer) -> None:
             while True:
                 await peer.request()
-                await peer.say(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK)
+                await peer.say(
+                    b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK
+                )
 
         with ScriptedServer(polite) as server:
             outcomes = [send(sender, post(server.url(), number)) for number in range(2)]
@@ -262,7 +282,9 @@ class SenderContract(abc.ABC):
 
     def test_a_switch_of_protocols_is_no_answer(self, sender: Sender) -> None:
         with ScriptedServer(
-            lambda peer: peer.answer_all(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+            lambda peer: peer.answer_all(
+                b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+            )
         ) as server:
             outcome = send(sender, post(server.url()))
         assert outcome.error_code is ErrorCode.PROTOCOL_ERROR
@@ -379,7 +401,7 @@ class SenderContract(abc.ABC):
             await asyncio.sleep(30)
 
         with ScriptedServer(deaf) as server:
-            outcome = send(sender, post(server.url(), body=b"x" * 20_000_000, total_timeout_ms=600))
+            outcome = send(sender, post(server.url(), body=b"x" * 1_000_000, total_timeout_ms=600))
         assert outcome.error_code is ErrorCode.TIMEOUT
 
     def test_a_black_hole_ends_at_the_connect_deadline(self, sender: Sender) -> None:
@@ -388,7 +410,7 @@ class SenderContract(abc.ABC):
             hole.bind(("127.0.0.1", 0))
             hole.listen(0)
             for filler in (first, second):
-                filler.setblocking(False)
+                filler.setblocking(False)  # noqa: FBT003
                 filler.connect_ex(hole.getsockname())
             url = f"http://127.0.0.1:{hole.getsockname()[1]}/"
             outcome = send(sender, post(url, connect_timeout_ms=500))
@@ -469,7 +491,9 @@ class SenderContract(abc.ABC):
             outcome = send(sender, post(server.url()))
         assert (outcome.status, outcome.error_code) == (None, ErrorCode.RESPONSE_TOO_LARGE)
 
-    @pytest.mark.parametrize("cut", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nServer: x"])
+    @pytest.mark.parametrize(
+        "cut", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nServer: x"]
+    )
     def test_a_close_before_the_end_of_the_head_is_no_answer(self, sender: Sender, cut: bytes) -> None:
         async def cutting(peer: Peer) -> None:
             await peer.request()
@@ -540,7 +564,9 @@ class SenderContract(abc.ABC):
 
     @pytest.mark.parametrize("is_reset", [False, True])
     def test_a_reused_connection_that_dies_is_sent_again_once_and_counted(
-        self, sender: Sender, is_reset: bool  # noqa: FBT001
+        self,
+        sender: Sender,
+        is_reset: bool,  # noqa: FBT001
     ) -> None:
         async def dying(peer: Peer) -> None:
             await peer.request()
@@ -573,7 +599,9 @@ class SenderContract(abc.ABC):
         assert (outcome.status, outcome.error_code) == (None, ErrorCode.CONNECTION_RESET)
         assert outcome.requests_sent == 2
 
-    @pytest.mark.parametrize("first_bytes", [b"H", b"HTTP/1.1 200 OK\r\nServer: x\r\n", b"HTTP/1.1 100 C\r\n\r\n"])
+    @pytest.mark.parametrize(
+        "first_bytes", [b"H", b"HTTP/1.1 200 OK\r\nServer: x\r\n", b"HTTP/1.1 100 C\r\n\r\n"]
+    )
     def test_it_is_not_sent_again_when_a_byte_had_come(self, sender: Sender, first_bytes: bytes) -> None:
         async def dying(peer: Peer) -> None:
             await peer.request()
@@ -599,7 +627,9 @@ class SenderContract(abc.ABC):
             ScriptedServer(Peer.answer_all, tls=tls, names={"hooks.example.com": "127.0.0.1"}) as server,
             self.opened(tls=trust, nameserver=server.nameserver) as sender,
         ):
-            outcomes = [send(sender, post(server.url(host="hooks.example.com"), number)) for number in range(3)]
+            outcomes = [
+                send(sender, post(server.url(host="hooks.example.com"), number)) for number in range(3)
+            ]
             assert server.connection_count == 1
             assert server.seen[0].header("host") == f"hooks.example.com:{server.port}"
         assert {(outcome.status, outcome.peer) for outcome in outcomes} == {(200, f"127.0.0.1:{server.port}")}
@@ -744,7 +774,8 @@ class SenderContract(abc.ABC):
             location = f"Location: {plain.url()}"
             with (
                 ScriptedServer(
-                    lambda peer: peer.answer_all(answer(308, location)), tls=server_tls(authority, "127.0.0.1")
+                    lambda peer: peer.answer_all(answer(308, location)),
+                    tls=server_tls(authority, "127.0.0.1"),
                 ) as server,
                 self.opened(tls=trust) as sender,
             ):
@@ -850,9 +881,9 @@ class SenderContract(abc.ABC):
                 await peer.say(OK)
 
         with ScriptedServer(mixed) as server:
-            sender.submit([post(server.url("/hang"), number, total_timeout_ms=3_000) for number in range(50)])
+            sender.submit([post(server.url("/hang"), number, total_timeout_ms=1_500) for number in range(50)])
             sender.submit([post(server.url("/good"), 100 + number) for number in range(50)])
-            first = collect(sender, 50, timeout_s=2.5)
+            first = collect(sender, 50)
             assert {outcome.status for outcome in first} == {200}
             rest = collect(sender, 50)
         assert {outcome.error_code for outcome in rest} == {ErrorCode.TIMEOUT}

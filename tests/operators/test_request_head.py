@@ -111,8 +111,8 @@ def test_ordinary_headers_are_allowed(name: str, value: str) -> None:
     [
         "Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Range", "Date",
         "Content-Type", "Expect", "Forwarded", "Host", "HTTP2-Settings", "Keep-Alive", "Max-Forwards",
-        "Proxy-Anything", "Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
-        "Via", "Webhook-Id", "Webhook-Signature", "Webhook-Timestamp", "webhook-future",
+        "Proxy-Anything", "Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
+        "User-Agent", "Via", "Webhook-Id", "Webhook-Signature", "Webhook-Timestamp", "webhook-future",
     ],
 )  # fmt: skip
 def test_headers_that_steer_the_connection_or_are_ours_are_refused_in_any_case(name: str) -> None:

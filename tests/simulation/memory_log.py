@@ -1,8 +1,9 @@
 """A `Log` in memory with faults on demand, and processes that die in the middle of what they do.
 
-It keeps the port's promises (a record is visible when it is acknowledged, appends keep their order) and breaks, when told
-to, exactly what the port allows to break: an append that fails was written or was not, a commit fails, a
-partition's beginning is forgotten. Compacted topics keep everything, as a log that has not compacted yet may.
+It keeps the port's promises (a record is visible when it is acknowledged, appends keep their order) and
+breaks, when told to, exactly what the port allows to break: an append that fails was written or was not, an
+end is not known, a partition's beginning is forgotten. Compacted topics keep everything, as a log that has
+not compacted yet may.
 """
 
 import threading
@@ -186,9 +187,9 @@ class _MemoryReader:
 
 
 class MortalLog(MemoryLog):
-    """A process's connection to a `MemoryLog`: after `calls_left` calls that write or read the process is dead.
+    """A process's connection to a `MemoryLog`: after `calls_left` reads and writes the process is dead.
 
-    Whatever the dead process still tries has no effect, so a final commit on the way out does not happen either.
+    Whatever the dead process still tries has no effect, so there is no final commit on the way out either.
     """
 
     def __init__(self, inner: MemoryLog, calls_left: int) -> None:

@@ -23,7 +23,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, LifoQueue
 from typing import Any
 
 from chdb.session import Session
@@ -32,6 +31,7 @@ from dataflows.connectors.delivery_log import migrations
 from dataflows.connectors.delivery_log.native import Column, column, encode_block
 from dataflows.connectors.delivery_log.parameters import parameter_texts
 from dataflows.connectors.delivery_log.results import rows_of
+from dataflows.connectors.delivery_log.session_pool import SessionPool
 from schemas.errors import BadSettings, DirectoryInUse, HooktideError, StoreUnavailable
 
 READERS = 3
@@ -88,11 +88,9 @@ class ChdbLog:
         self._columns: dict[str, dict[str, str]] = {}
         self._insert_lock = threading.Lock()
         self._is_closed = False
-        self._readers: LifoQueue[Session] = LifoQueue()
         self._writer = self._open(_WRITE)
+        self._readers = SessionPool(lambda: self._open(_READ), READERS, _READ_WAIT_S)
         self._block_fd = _anonymous_file()
-        for _ in range(READERS):
-            self._readers.put(self._open(_READ))
 
     def migrate(self) -> list[str]:
         """Applies the missing files of `sql/`, in order, and returns their names."""
@@ -131,8 +129,9 @@ class ChdbLog:
             ValueError: the statement is wrong, would write, or its parameters do not fit.
         """
         texts = parameter_texts(sql, parameters or {})
-        with self._reader() as session, _translated(sql):
-            return rows_of(session.query(sql, "JSONCompact", params=texts).bytes())
+        with _translated(sql), self._readers.session() as session:
+            answer = session.query(sql, "JSONCompact", params=texts).bytes()
+        return rows_of(answer)
 
     def close(self) -> None:
         """Ends every connection; running queries are waited for. The directory can be opened again."""
@@ -140,8 +139,7 @@ class ChdbLog:
             if self._is_closed:
                 return
             self._is_closed = True
-            for _ in range(READERS):
-                self._readers.get().close()
+            self._readers.close()
             self._writer.close()
             os.close(self._block_fd)
 
@@ -174,7 +172,10 @@ class ChdbLog:
             return DirectoryInUse(
                 f"another process has the delivery log {self._directory} open; stop it first"
             )
-        return StoreUnavailable(f"the delivery log {self._directory} cannot be opened: {_first_line(error)}")
+        # The engine has written its reason to stderr; its exception does not carry it.
+        return StoreUnavailable(
+            f"the delivery log {self._directory} cannot be opened, see above: {_first_line(error)}"
+        )
 
     def _encoders(self, table: str, columns: Sequence[str]) -> list[Column]:
         types = self._columns.get(_checked(table))
@@ -199,22 +200,13 @@ class ChdbLog:
 
     def _run(self, sql: str) -> None:
         self._refuse_closed()
-        with _translated(sql):
-            self._writer.query(sql)
-
-    @contextmanager
-    def _reader(self) -> Iterator[Session]:
-        self._refuse_closed()
         try:
-            session = self._readers.get(timeout=_READ_WAIT_S)
-        except Empty as error:
-            raise StoreUnavailable(
-                f"no free connection within {_READ_WAIT_S:.0f} s: busy or closed"
-            ) from error
-        try:
-            yield session
-        finally:
-            self._readers.put(session)
+            with _translated(sql):
+                self._writer.query(sql)
+        except HooktideError:
+            self._writer.close()  # as in `session_pool`: what failed is not used again
+            self._writer = self._open(_WRITE)
+            raise
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def encode_block(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> by
         parts.append(spec.head)
         try:
             parts.append(spec.encode(values))
-        except (TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"a value of column {spec.name} does not fit its type: {error}") from error
     return b"".join(parts)
 

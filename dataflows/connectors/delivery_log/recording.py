@@ -92,7 +92,7 @@ class Recording:
         }
 
     def start(self, committed: Mapping[TopicPartition, int]) -> None:
-        """Says that these partitions are read from these offsets, now or again: the table decides what is new."""
+        """Says that these partitions are read from these offsets; what is new in them, the tables say."""
         for of in committed:
             for table in _TABLES_OF[of.topic]:
                 self._filters[table].forget(of.partition)

@@ -25,6 +25,7 @@ from dataflows.connectors.log.local_keys import (
     OFFSET_END,
     PartitionState,
     decode_grave,
+    decode_record,
     encode_grave,
     grave_key,
     pack_u64,
@@ -51,7 +52,7 @@ class Grave(NamedTuple):
 
     Attributes:
         row_key: of the list's own row.
-        rest: the replaced record's offset (8 bytes), or the tombstone's key.
+        rest: the replaced record's offset (8 bytes) and key, or the tombstone's key.
         offset: of the record that made the row: the replacing one, or the tombstone itself.
     """
 
@@ -83,7 +84,8 @@ class Compaction:
             assert entry.key is not None, f"{state.name} is compacted: a record needs a key"
             replaced = self._written.get(name, older)
             if replaced is not None:
-                put(grave_key(prefix, GraveKind.REPLACED, offset), encode_grave(time, replaced), self._graves)
+                rest = replaced + entry.key
+                put(grave_key(prefix, GraveKind.REPLACED, offset), encode_grave(time, rest), self._graves)
             if entry.value is None:
                 put(
                     grave_key(prefix, GraveKind.TOMBSTONE, offset),
@@ -117,7 +119,11 @@ def drop(
     for grave in graves:
         batch.delete(grave.row_key, database.handles[local_database.GRAVES])
         if kind is GraveKind.REPLACED:
-            batch.delete(state.prefix + grave.rest)
+            row_key, key = state.prefix + grave.rest[:8], grave.rest[8:]
+            # A write that failed may have left index rows whose offsets went to others: ask before deleting.
+            raw: bytes | None = database.records.get(row_key)
+            if raw is not None and decode_record(0, raw).key == key:
+                batch.delete(row_key)
         elif index.get(state.prefix + grave.rest) == pack_u64(grave.offset):
             batch.delete(state.prefix + grave.rest, database.handles[local_database.LATEST])
             batch.delete(record_key(state.prefix, grave.offset))

@@ -7,7 +7,7 @@ records of a megabyte must not arrive at once.
 
 from collections.abc import Mapping, Sequence
 
-from dataflows.connectors.log.local_database import Database, translated
+from dataflows.connectors.log.local_database import Database
 from dataflows.connectors.log.local_keys import (
     OFFSET_END,
     PartitionState,
@@ -17,7 +17,6 @@ from dataflows.connectors.log.local_keys import (
     timestamp_of,
 )
 from dataflows.connectors.log.port import OffsetOutOfRange, Record, TopicPartition
-from schemas.errors import HooktideError
 
 POLL_BYTES_MAX = 8 << 20
 _NOTHING: tuple[Record, ...] = ()
@@ -53,12 +52,7 @@ class LocalReader:
         if position > end or position < state.start:
             raise OffsetOutOfRange(of, position, state.start, end)
         prefix = state.prefix
-        try:
-            records = self._scan(prefix, position, end, records_max)
-        except HooktideError:
-            raise
-        except Exception as error:  # rocksdict raises bare Exception
-            raise translated(error, f"reading {of.topic}[{of.partition}] at {position}") from error
+        records = self._scan(prefix, position, end, records_max)
         if position < state.start:  # retention passed us while we read: what we have may have a hole
             raise OffsetOutOfRange(of, position, state.start, state.end)
         self._positions[of] = records[-1].offset + 1 if records else end
@@ -96,18 +90,15 @@ def first_offset_at(database: Database, state: PartitionState, at_ms: int) -> in
     found = high
     if at_ms > state.last_ms:
         return high
-    try:
-        while low < high:
-            middle = (low + high) // 2
-            row = database.first(record_key(state.prefix, middle), record_key(state.prefix, high))
-            if row is None:  # nothing in the upper half
-                high = middle
-            elif timestamp_of(row[1]) >= at_ms:
-                found, high = offset_of(row[0]), middle
-            else:
-                low = offset_of(row[0]) + 1
-    except Exception as error:  # rocksdict raises bare Exception
-        raise translated(error, f"searching {state.name}[{state.partition}] for {at_ms}") from error
+    while low < high:
+        middle = (low + high) // 2
+        row = database.first(record_key(state.prefix, middle), record_key(state.prefix, high))
+        if row is None:  # nothing in the upper half
+            high = middle
+        elif timestamp_of(row[1]) >= at_ms:
+            found, high = offset_of(row[0]), middle
+        else:
+            low = offset_of(row[0]) + 1
     return found
 
 

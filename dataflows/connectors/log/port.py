@@ -92,7 +92,9 @@ class Log(Protocol):
         partition keep their order.
         """
 
-    def append_and_wait(self, to: TopicPartition, entries: Sequence[Entry], timeout_s: float = 2.0) -> Appended:
+    def append_and_wait(
+        self, to: TopicPartition, entries: Sequence[Entry], timeout_s: float = 2.0
+    ) -> Appended:
         """Appends and waits for durability; for management writes and tests, never in a flow.
 
         Raises:
@@ -129,7 +131,9 @@ class OffsetOutOfRange(HooktideError):  # noqa: N818 - reads as the fact it stat
     """A position is below the log's start (retention passed it) or above its end (another log, or a lost one)."""
 
     def __init__(self, of: TopicPartition, offset: int, start: int, end: int) -> None:
-        super().__init__(f"{of.topic}[{of.partition}]: offset {offset} is outside of what the log holds ({start}..{end})")
+        super().__init__(
+            f"{of.topic}[{of.partition}]: offset {offset} is outside of what the log holds ({start}..{end})"
+        )
         self.of = of
         self.offset = offset
         self.start = start

@@ -29,6 +29,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import AddrInfoType, Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 
 from dataflows.connectors.sender.dial_guard import DialGuard, guarded_socket_factory
@@ -59,6 +61,8 @@ class Wire(ResponseHandler):
         self.first_byte_at_s = 0.0
         self.peer = ""
         self._has_head = False
+        self._seam = b""
+        self._body: StreamReader | None = None
 
     def begin(self) -> None:
         """Marks the start of a request."""
@@ -66,6 +70,8 @@ class Wire(ResponseHandler):
         self.received_bytes = 0
         self.first_byte_at_s = 0.0
         self._has_head = False
+        self._seam = b""
+        self._body = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Notes who is at the other end."""
@@ -79,7 +85,22 @@ class Wire(ResponseHandler):
         if not self.received_bytes:
             self.first_byte_at_s = time.perf_counter()
         self.received_bytes += len(data)
-        super().data_received(data)
+        while data and not self._has_head and self.exception() is None:
+            # The parser loses a head when garbage follows it in the same piece; alone, its status stands.
+            known = len(self._seam)
+            end = (self._seam + data).find(b"\r\n\r\n") + 4 - known
+            if end < 4 - known:
+                self._seam = (self._seam + data)[-3:]
+                end = len(data)
+            else:
+                self._seam = b""
+            super().data_received(data[:end])
+            data = data[end:]
+        if data and self.exception() is None:
+            super().data_received(data)
+            if self.exception() is not None and self._body is not None and not self._body.is_eof():
+                # aiohttp would let whoever reads it wait for nothing.
+                self._body.set_exception(aiohttp.ClientPayloadError("the body's framing is broken"))
         if self.received_bytes > HEAD_BYTES_MAX and not self._has_head and self.exception() is None:
             self.set_exception(
                 HeadTooLarge(f"More than {HEAD_BYTES_MAX} bytes came before the headers ended.")
@@ -87,10 +108,11 @@ class Wire(ResponseHandler):
             if self.transport is not None:
                 self.transport.abort()
 
-    def feed_data(self, data: object, size: int = 0) -> None:
-        """Takes a parsed head."""
-        self._has_head = True
-        super().feed_data(data, size)  # type: ignore[arg-type]
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Takes a parsed head; an interim one (1xx) is not yet the answer's."""
+        self._has_head = data[0].code >= 200
+        self._body = data[1]
+        super().feed_data(data, size)
 
 
 class GuardedConnector(aiohttp.TCPConnector):

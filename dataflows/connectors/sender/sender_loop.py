@@ -159,13 +159,17 @@ class SenderLoop:
         self._changed = asyncio.Event()
         self._carrier = carrier = await self._open_carrier(self._on_done)
         self._started.set()
-        while not self._is_finished():
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(self._seconds_to_next_look()):
-                    await self._changed.wait()
-            except TimeoutError:
-                carrier.sweep()
+        try:
+            while not self._is_finished():
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(self._seconds_to_next_look()):
+                        await self._changed.wait()
+                except TimeoutError:
+                    carrier.sweep()
+        except Exception:
+            carrier.abort(ErrorCode.OUR_FAULT, "The sender's thread ended.")
+            raise
         carrier.abort(ErrorCode.OUR_SHUTDOWN, "We were stopping.")
         await carrier.close()
 

@@ -1,7 +1,8 @@
 """What a shard store is, written into it when it is made: format, id, shard, number of shards.
 
-It stands in family `meta` under keys that begin with `_store.`; the engine's own keys never do. Opening a directory
-as another shard, with another number of shards or with another format is refused before anything is changed.
+It stands in family `meta` under keys that begin with `_store.`; the engine's own keys never do. Opening a
+directory as another shard, with another number of shards or with another format is refused before anything
+is changed.
 
 The values are ASCII, so that a person can read them with any RocksDB tool.
 """
@@ -63,7 +64,9 @@ def read_identity(get: Callable[[bytes], bytes | None], where: str) -> StoreIden
             f"start the version that wrote it"
         )
     if store_id is None or shard is None or shard_count is None:
-        raise DamagedStore(f"{where} does not say whose it is: rows under {_FORMAT[:7]!r} in meta are missing")
+        raise DamagedStore(
+            f"{where} does not say whose it is: rows under {_FORMAT[:7]!r} in meta are missing"
+        )
     return StoreIdentity(store_id.decode(), int(shard), int(shard_count))
 
 
@@ -75,6 +78,6 @@ def check_identity(found: StoreIdentity, shard: int, shard_count: int, where: st
     """
     if (found.shard, found.shard_count) != (shard, shard_count):
         raise FormatMismatch(
-            f"{where} was made for shard {found.shard} of {found.shard_count}, but is opened as shard {shard} of "
-            f"{shard_count}; the number of shards is fixed when the data directory or cluster is made"
+            f"{where} was made for shard {found.shard} of {found.shard_count}, but is opened as shard "
+            f"{shard} of {shard_count}; the number of shards is fixed when the data directory is made"
         )

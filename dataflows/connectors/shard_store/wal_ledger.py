@@ -1,24 +1,27 @@
-"""The WAL ledger: a side file that knows which write-ahead logs must be there, so that a hole is never opened.
+"""The WAL ledger: a side file that knows which write-ahead logs must be there, lest a hole be opened.
 
-The idea. RocksDB opens silently when an older WAL file is gone (tried), and it takes some damage for a torn tail: a
-flipped length in a record's head drops everything behind it. So after every sync one small entry says what is now
-durable: the WAL files with their lengths, the oldest WAL that recovery still needs, and how many batches had been
-written. At opening the entry is held against what is there.
+The idea. RocksDB opens silently when an older WAL file is gone (tried), and it takes some damage for a torn
+tail: a flipped length in a record's head drops everything behind it. So after every sync one small entry
+says what is now durable: the WAL files with their lengths, up to which number RocksDB has deleted them, and
+how many batches had been written. At opening the entry is held against what is there.
 
-Why it never refuses wrongly. Everything in an entry is read *before* the sync that it vouches for, so it is never
-ahead of the disk; it may be behind, because it has no fsync of its own. RocksDB deletes a WAL only after its MANIFEST
-durably says that recovery does not need it any more. So a WAL that the entry names and that is gone is damage only
-if its number is at or above what the *MANIFEST* says is needed. That number, and the count of batches, come from
-opening the database read-only first, which changes nothing.
+Why it never refuses wrongly. Everything in an entry is read *before* the sync that it vouches for, so it is
+never ahead of the disk; it may be behind, because it has no fsync of its own. RocksDB deletes a WAL only
+after its MANIFEST durably says that recovery does not need it any more. So a WAL that the entry names and
+that is gone is damage only if its number is at or above what the *MANIFEST* says is needed; and if the
+MANIFEST asks for a WAL that RocksDB had deleted, the MANIFEST has lost its end. That number, and the count
+of batches, come from opening the database read-only first, which changes nothing.
 
-Torn writes. Two slots of one page each are overwritten in turn, each with a checksum; the newest sound one counts.
-The slots are filled with zeros and synced when the file is made, so a sound one is always there later: if both are
-unsound, something other than a power cut did it. The file also carries the lock of the directory, because the check
-must run under a lock and RocksDB's own comes only with opening.
+Torn writes. Two slots of one page each are overwritten in turn, each with a checksum; the newest sound one
+counts. The first entry is synced when the store is made, so a sound one is always there later: if both are
+unsound, something other than a power cut did it. The file also carries the lock of the directory, because
+the check must run under a lock and RocksDB's own comes only with opening.
 
-Rejected: RocksDB's `track_and_verify_wals_in_manifest` (not in the binding, and it does not track the live WAL); file
-plus rename (a directory entry per 20 ms and shard, and wants an fsync to be safe on every file system); RocksDB's
-sequence number instead of a count of our own (after a family is dropped it can be lower at the next start: tried).
+Rejected: RocksDB's `track_and_verify_wals_in_manifest` (not in the binding, and it does not track the live
+WAL); file plus rename (a directory entry per 20 ms and shard, and wants an fsync to be safe on every file
+system); RocksDB's sequence number instead of a count of our own (after a family is dropped it can be lower
+at the next start: tried); its property `min-log-number-to-keep` instead of watching what it deletes (on a
+new database it was seen ahead of the MANIFEST).
 """
 
 import fcntl
@@ -39,7 +42,8 @@ _MAGIC = b"HWL1"
 _SLOT_BYTES = 4096
 _SLOTS = 2
 _HEAD_BYTES = len(_MAGIC) + 4 + 2
-# An entry with this many files fits a slot; RocksDB keeps a handful. Leaving out the oldest only weakens the check.
+# An entry with this many files fits a slot; RocksDB keeps a handful. Leaving out the oldest only weakens
+# the check.
 _WALS_MAX = 256
 _WAL_SUFFIX = ".log"
 
@@ -49,13 +53,13 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         number: counts the entries.
-        wal_needed_min: the oldest WAL that recovery needs, as the MANIFEST said.
+        wal_floor: RocksDB has deleted WALs below this number.
         batches: how many batches the store had taken.
         wals: number and length in bytes of every WAL file.
     """
 
     number: int
-    wal_needed_min: int
+    wal_floor: int
     batches: int
     wals: tuple[tuple[int, int], ...]
 
@@ -69,16 +73,15 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
         """
         lengths = dict(found)
         for wal, length in self.wals:
-            if wal < wal_needed_min:
+            if wal < wal_needed_min or length == 0:
                 continue
+            name = f"write-ahead log {wal:06d}{_WAL_SUFFIX}"
             if wal not in lengths:
-                return f"write-ahead log {wal:06d}{_WAL_SUFFIX} is missing ({length} bytes of it were synced)"
+                return f"{name} is missing ({length} bytes of it were synced)"
             if lengths[wal] < length:
-                return (
-                    f"write-ahead log {wal:06d}{_WAL_SUFFIX} has {lengths[wal]} bytes, {length} of it were synced"
-                )
-        if wal_needed_min < self.wal_needed_min:
-            return f"the MANIFEST is old: it asks for log {wal_needed_min}, it had got to {self.wal_needed_min}"
+                return f"{name} has {lengths[wal]} bytes, {length} of it were synced"
+        if wal_needed_min < self.wal_floor:
+            return f"the MANIFEST has lost its end: it asks for log {wal_needed_min}, not {self.wal_floor}"
         if batches < self.batches:
             return f"{self.batches} batches were synced, only {batches} are left"
         return None
@@ -107,33 +110,36 @@ class WalLedger:
         """
         if not may_create and not path.exists():
             raise DamagedStore(
-                f"{path} is missing, so nobody can tell whether {path.parent} is whole; restore the whole directory "
-                f"or move it aside"
+                f"{path} is missing, so nobody can tell whether {path.parent} is whole; restore the whole "
+                f"directory or move it aside"
             )
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _lock(descriptor, path)
-            if os.fstat(descriptor).st_size == 0 and may_create:
+            if may_create and os.fstat(descriptor).st_size < _SLOTS * _SLOT_BYTES:
                 _make_durable(descriptor, path)
             return cls(path, descriptor, _newest(descriptor, path))
         except BaseException:
             os.close(descriptor)
             raise
 
-    def record(self, wal_needed_min: int, batches: int, wals: WalLengths, *, is_synced: bool = False) -> None:
+    def record(self, batches: int, wals: WalLengths, *, is_synced: bool = False) -> None:
         """Writes an entry over the older slot.
 
         Args:
-            wal_needed_min: see LedgerEntry; like the rest read before the sync that has just ended.
-            batches: see LedgerEntry.
-            wals: see LedgerEntry.
+            batches: see LedgerEntry; like the lengths read before the sync that has just ended.
+            wals: see LedgerEntry; oldest first.
             is_synced: wait for the disk (when a store is made; later a lost entry costs nothing).
 
         Raises:
             OSError: the file system says no.
         """
-        number = self.last.number + 1 if self.last is not None else 1
-        entry = LedgerEntry(number, wal_needed_min, batches, tuple(wals[-_WALS_MAX:]))
+        number, floor = 1, 0
+        if self.last is not None:
+            deleted = {wal for wal, _ in self.last.wals}.difference(wal for wal, _ in wals)
+            number = self.last.number + 1
+            floor = max(self.last.wal_floor, max(deleted, default=-1) + 1)
+        entry = LedgerEntry(number, floor, batches, tuple(wals[-_WALS_MAX:]))
         payload = msgpack.encode(entry)
         slot = _MAGIC + crc32(payload).to_bytes(4, "big") + len(payload).to_bytes(2, "big") + payload
         os.pwrite(self._descriptor, slot, number % _SLOTS * _SLOT_BYTES)
@@ -202,6 +208,8 @@ def _newest(descriptor: int, path: Path) -> LedgerEntry | None:
 def _read(slot: bytes) -> LedgerEntry | None:
     length = int.from_bytes(slot[_HEAD_BYTES - 2 : _HEAD_BYTES], "big")
     payload = slot[_HEAD_BYTES : _HEAD_BYTES + length]
-    if slot[: len(_MAGIC)] != _MAGIC or slot[len(_MAGIC) : len(_MAGIC) + 4] != crc32(payload).to_bytes(4, "big"):
+    if slot[: len(_MAGIC)] != _MAGIC or slot[len(_MAGIC) : len(_MAGIC) + 4] != crc32(payload).to_bytes(
+        4, "big"
+    ):
         return None
     return msgpack.decode(payload, type=LedgerEntry)

@@ -1,0 +1,10 @@
+"""How a command tells a person that it cannot do what was asked: one sentence a line, on stderr."""
+
+import sys
+
+
+def complain(sentences: str) -> None:
+    """Writes the sentences, each with the name of the program in front."""
+    for sentence in sentences.splitlines():
+        sys.stderr.write(f"hooktide: {sentence}\n")
+    sys.stderr.flush()

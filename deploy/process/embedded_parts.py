@@ -1,0 +1,173 @@
+"""Opens what an embedded process is made of, in one data directory, and closes it again.
+
+The directory's lock comes first: everything else lies behind it. The delivery log opens beside the rest,
+because loading ClickHouse is half of the time to readiness and needs nothing of the others.
+
+Everything that was opened is closed in reverse order, also when a later part refuses. Only the shard stores
+are not here: they belong to the `deliver` flow, which opens them when it reconciles and closes them after
+its last barrier.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from api.deps import ApiDeps
+from api.idempotency import IdempotencyGate
+from dataflows.connectors.data_directory import MASTER_KEY_FILE, DataDirectory, admin_key
+from dataflows.connectors.delivery_log.port import DeliveryLog
+from dataflows.connectors.idempotency_store import IdempotencyStore
+from dataflows.connectors.key_ring import KeyRing
+from dataflows.connectors.log.local import LocalLog
+from dataflows.connectors.sender.aiohttp import EgressPolicy, open_aiohttp_sender
+from dataflows.connectors.sender.port import Sender
+from dataflows.connectors.table_view import TableView
+from schemas.endpoint import DisabledReport, Endpoint
+from schemas.settings import Settings
+from schemas.topics import ALL_TOPICS, ENDPOINT_STATUS, ENDPOINTS, Spread
+from schemas.wire import records
+
+SENDER_CLOSE_S: Final = 1.0
+"""`deliver` has waited for what is in flight before; this is for the connections."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that is open. `slots` is what the file descriptors allow.
+
+    Attributes:
+        admin_key: the operator's bearer key.
+        is_key_new: whether it was made just now, and nobody has seen it yet.
+    """
+
+    settings: Settings
+    slots: int
+    directory: DataDirectory
+    log: LocalLog
+    endpoints: TableView[Endpoint]
+    endpoint_status: TableView[DisabledReport]
+    key_ring: KeyRing
+    delivery_log: DeliveryLog
+    idempotency: IdempotencyStore
+    sender: Sender
+    admin_key: str
+    is_key_new: bool
+
+    def shard_directory(self, shard: int) -> Path:
+        """Returns where a shard's store lives."""
+        return self.directory.path / "shards" / f"{shard:04d}"
+
+    def api_deps(self, clock_ms: Callable[[], int], readiness: Callable[[], list[str]]) -> ApiDeps:
+        """Returns what the API is built from."""
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        return ApiDeps(
+            log=self.log,
+            endpoints=self.endpoints,
+            endpoint_status=self.endpoint_status,
+            delivery_log=self.delivery_log,
+            key_ring=self.key_ring,
+            idempotency=IdempotencyGate(self.idempotency),
+            admin_key=self.admin_key,
+            settings=self.settings,
+            clock_ms=clock_ms,
+            entropy=os.urandom,
+            readiness=readiness,
+            registry=registry,
+        )
+
+
+def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], closing: ExitStack) -> Parts:
+    """Opens everything.
+
+    Args:
+        slots: requests in flight at once.
+        clock_ms: milliseconds UTC.
+        closing: closes what was opened, in reverse order.
+
+    Raises:
+        HooktideError: what cannot be opened, in one sentence; what was opened before is in `closing`.
+    """
+    directory = DataDirectory.open(
+        Path(settings.data),
+        shards=settings.log.shards,
+        events_partitions=settings.log.events_partitions,
+        now_ms=clock_ms(),
+    )
+    closing.callback(directory.close)
+    # Loading ClickHouse is half of the start, and needs nothing of what is opened meanwhile.
+    with ThreadPoolExecutor(1, "open") as beside:
+        loading = beside.submit(_open_delivery_log, directory.path / "delivery_log")
+        closing.callback(_close_loaded, loading)
+        log = LocalLog.open(
+            directory.path / "log",
+            partitions=partition_counts(settings),
+            clock_ms=clock_ms,
+            linger_ms=settings.log.linger_ms,
+        )
+        closing.callback(log.close)
+        endpoints = _open_view(log, ENDPOINTS.name, records.ENDPOINT.decode, closing)
+        endpoint_status = _open_view(log, ENDPOINT_STATUS.name, records.DISABLED_REPORT.decode, closing)
+        key_ring = KeyRing.open(settings.master_key, directory.path / MASTER_KEY_FILE)
+        key_ring.check_known({secret.key_id for _, one in endpoints.items() for secret in one.secrets})
+        key, is_key_new = admin_key(directory.path)
+        idempotency = IdempotencyStore(directory.path / "idempotency")
+        closing.callback(idempotency.close)
+        egress = EgressPolicy(allow_private=settings.egress.allow_private_networks, idle_max=slots)
+        sender = open_aiohttp_sender(egress)
+        closing.callback(sender.close, SENDER_CLOSE_S)
+    return Parts(
+        settings=settings,
+        slots=slots,
+        directory=directory,
+        log=log,
+        endpoints=endpoints,
+        endpoint_status=endpoint_status,
+        key_ring=key_ring,
+        delivery_log=loading.result(),
+        idempotency=idempotency,
+        sender=sender,
+        admin_key=key,
+        is_key_new=is_key_new,
+    )
+
+
+def partition_counts(settings: Settings) -> dict[str, int]:
+    """Returns how many partitions each topic has."""
+    counts = {
+        Spread.TENANTS: settings.log.events_partitions,
+        Spread.SHARDS: settings.log.shards,
+        Spread.ONE: 1,
+    }
+    return {topic.name: counts[topic.spread] for topic in ALL_TOPICS}
+
+
+def _open_delivery_log(directory: Path) -> DeliveryLog:
+    from dataflows.connectors.delivery_log.chdb import ChdbLog  # noqa: PLC0415 - 0.4 s, beside everything else
+
+    delivery_log = ChdbLog(directory)
+    delivery_log.migrate()
+    return delivery_log
+
+
+def _close_loaded(loading: Future[DeliveryLog]) -> None:
+    if loading.exception() is None:
+        loading.result().close()
+
+
+def _open_view(log: LocalLog, topic: str, decode: Callable[[bytes], T], closing: ExitStack) -> TableView[T]:
+    """Returns a view of everything that the topic holds now."""
+    view = TableView(log, topic, decode)
+    closing.callback(view.close)
+    while view.catch_up():
+        pass
+    return view

@@ -1,0 +1,50 @@
+"""From the flags of `up` to an exit code: settings, log lines, the process, a sentence when it is refused.
+
+The process itself is imported late, because it brings 100 modules along and a mistyped setting should be
+answered at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from deploy.process.complaint import complain
+from deploy.process.exit_codes import ExitCode, code_of_start
+from deploy.process.greeting import Ready, greeting
+from deploy.process.load_settings import Flag, load_settings
+from deploy.process.log_lines import LEVELS, configure_logging
+from schemas.errors import BadSettings, HooktideError
+from schemas.settings import Settings
+
+
+def run_up(flags: tuple[Flag, ...], config: Path | None, log_level: str | None, *, rebuild: bool) -> ExitCode:
+    """Runs the embedded mode to its end, on the main thread.
+
+    Args:
+        flags: settings given on the command line.
+        config: a TOML file, or None for the usual one.
+        log_level: None: warning on a terminal, where a person reads, info everywhere else.
+        rebuild: takes shards over whose store is lost.
+    """
+    try:
+        if log_level is not None and log_level not in LEVELS:
+            raise BadSettings(f"--log-level {log_level} is not right: it must be one of {', '.join(LEVELS)}")
+        configure_logging(log_level or ("warning" if sys.stderr.isatty() else "info"))
+        return _run(load_settings(flags, config), rebuild=rebuild)
+    except HooktideError as error:
+        complain(str(error))
+        return code_of_start(error)
+
+
+def _run(settings: Settings, *, rebuild: bool) -> ExitCode:
+    from deploy.process.embedded import run_embedded  # noqa: PLC0415 - see above
+
+    def greet(ready: Ready) -> None:
+        text = greeting(ready, settings, is_terminal=sys.stdout.isatty())
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever started us reads no more, which is no reason to stop delivering
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
+
+    return run_embedded(settings, greet, complain, rebuild=rebuild)
