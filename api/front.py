@@ -1,9 +1,9 @@
 """The front: the one middleware that every request passes. Ids, keys, problems, headers, counts.
 
 One middleware and not five, because each costs a coroutine per request, and their order would be a rule of
-its own. What a handler raises ends here: a `ProblemError` is an answer, an `Unavailable` is a 503 that may be
-tried again, the server's own 404, 405 and 413 become problems too, and anything else is a 500 that says
-nothing but its request id, and one log line that says everything.
+its own. What a handler raises ends here: a `ProblemError` is an answer, `Unavailable` and `Refused` are a
+503 that may be tried again, the server's own 404, 405 and 413 become problems too, and anything else is a 500
+that says nothing but its request id, and one log line that says everything.
 """
 
 import re
@@ -19,7 +19,7 @@ from aiohttp import web
 from api.auth import Authenticator, Principal
 from api.metrics import UNKNOWN_ROUTE, ApiMetrics
 from api.problems import ProblemError
-from schemas.errors import Unavailable
+from schemas.errors import Refused, Unavailable
 from schemas.problem_codes import ProblemCode
 from schemas.rest.problem import MEDIA_TYPE
 
@@ -63,7 +63,7 @@ class Front:
             response = _answer(problem, request_id)
         except web.HTTPException as error:
             response = _answer(_problem_of(error), request_id)
-        except Unavailable as error:
+        except (Unavailable, Refused) as error:
             _log.warning("unavailable", request_id=request_id, path=request.path, error=str(error))
             detail = "Something we need is not there now; try again."
             response = _answer(ProblemError(ProblemCode.NOT_READY, detail, headers=_RETRY_AFTER), request_id)

@@ -168,8 +168,9 @@ class EndpointIndex:
         if shared is None:
             if len(self._shared_patterns) >= _SHARED_PATTERNS_MAX:  # only sharing is lost
                 self._shared_patterns.clear()
-            shared = tuple([sys.intern(pattern) for pattern in patterns])
-            self._shared_patterns[shared] = shared
+            # A pattern that stands in the list twice counts once.
+            shared = tuple(dict.fromkeys([sys.intern(pattern) for pattern in patterns]))
+            self._shared_patterns[patterns] = shared
         return shared
 
     def _list(self, subscriber: Subscriber) -> None:
@@ -191,7 +192,7 @@ class EndpointIndex:
         else:
             for pattern in subscriber.patterns:
                 subscribers = listed[pattern]
-                subscribers.pop(subscriber.endpoint_id, None)  # a pattern may stand in the list twice
+                del subscribers[subscriber.endpoint_id]
                 if not subscribers:
                     del listed[pattern]
             left = listed

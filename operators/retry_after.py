@@ -4,6 +4,7 @@ Source: RFC 9110 section 10.2.3. A negative, absurd or unreadable value is no va
 must neither stop nor hasten anything.
 """
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 SECONDS_DIGITS_MAX = 10
@@ -21,6 +22,8 @@ def retry_after_ms(value: str, now_ms: int) -> int | None:
         return int(text) * 1_000 if len(text) <= SECONDS_DIGITS_MAX else None
     try:
         date = parsedate_to_datetime(text)
+        if date.tzinfo is None:  # asctime's form names no zone, and is in UTC (RFC 9110 section 5.6.7)
+            date = date.replace(tzinfo=UTC)
         delay_ms = round(date.timestamp() * 1_000) - now_ms
     except (ValueError, TypeError, OverflowError, IndexError):
         return None

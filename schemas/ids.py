@@ -14,7 +14,7 @@ from zlib import crc32
 EVENT_PREFIX = "evt_"
 DELIVERY_PREFIX = "dlv_"
 ENDPOINT_PREFIX = "ep_"
-_UNIT = 1 << 64
+_UNIT = 1 << 53  # what a float holds exactly: with 64 bits the highest values would round up to 1.0
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 # Ten bits a look-up: 13 look-ups for 128 bits, three times as fast as base64.b32encode.
@@ -103,4 +103,4 @@ def partition_of(key: str, partition_count: int) -> int:
 def unit_interval(*parts: str) -> float:
     """Returns a number in [0, 1) drawn from the parts: chance that repeats (jitter, spread)."""
     digest = blake2b("\0".join(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / _UNIT
+    return (int.from_bytes(digest, "big") >> 11) / _UNIT

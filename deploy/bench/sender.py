@@ -1,6 +1,7 @@
 """The sender alone: signed requests to a sink in another process, a fixed number in flight."""
 
 import time
+from pathlib import Path
 
 from dataflows.connectors.sender.aiohttp import EgressPolicy, open_aiohttp_sender
 from deploy.bench import load
@@ -9,7 +10,7 @@ from deploy.bench.sink_process import sink
 from operators.request_head import make_head, prepare
 
 
-def run(count: int, in_flight: int = 64) -> Figure:
+def run(_: Path, count: int, in_flight: int = 64) -> Figure:
     """Measures `count` requests, signing included."""
     with sink() as port:
         now_ms = time.time_ns() // 1_000_000

@@ -1,5 +1,6 @@
-"""The receiver of a benchmark: `deploy.receiver.sink` in a process of its own, on the other core."""
+"""The receiver of a benchmark: `deploy.receiver.sink` in a process of its own, on another core where there is one."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,17 @@ def sink() -> Iterator[int]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    leave_our_core(process.pid)
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline().split()[-1])
     finally:
         process.terminate()
         process.wait(10)
+
+
+def leave_our_core(pid: int) -> None:
+    """Moves a process to the cores that this one does not use."""
+    others = set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
+    if others:
+        os.sched_setaffinity(pid, others)

@@ -48,10 +48,10 @@ class Ending:
 
     def fail(self, part: str, error: BaseException) -> None:
         """Says that a part died; the first one counts."""
-        _log.error("part_died", part=part, error=f"{type(error).__name__}: {error}", exc_info=error)
         if self.failure is None:
             self.failed_part, self.failure = part, error
         self._wake_up()
+        _log.error("part_died", part=part, error=f"{type(error).__name__}: {error}", exc_info=error)
 
     async def wait(self) -> None:
         """Waits until the process is to end."""

@@ -6,11 +6,13 @@ It is the net, not the rule: nothing logs a secret on purpose.
 Tracebacks are plain. Rejected: structlog's rich ones, which show local variables, and locals hold secrets.
 """
 
+import io
 import logging
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Final, TextIO
+from contextlib import suppress
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -22,6 +24,29 @@ _THIRD_PARTIES: Final = logging.WARNING
 Render = Callable[[WrappedLogger, str, EventDict], str]
 
 
+class LossyStream(io.TextIOBase):
+    """Loses lines rather than raising: a full disk below a log file must not stop deliveries."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        self._out = out
+
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        return self._out.isatty()
+
+    def write(self, text: str) -> int:
+        """Writes what can be written."""
+        with suppress(OSError, ValueError):  # ValueError: it was closed
+            self._out.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        with suppress(OSError, ValueError):
+            self._out.flush()
+
+
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Sets up structlog, and the standard library's logging for third parties, once for the process.
 
@@ -29,7 +54,7 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         level: one of `LEVELS`.
         stream: stderr, unless a test wants to read it.
     """
-    out = sys.stderr if stream is None else stream
+    out = cast("TextIO", LossyStream(sys.stderr if stream is None else stream))
     is_terminal = out.isatty()
     stamped: list[Processor] = [
         structlog.processors.add_log_level,

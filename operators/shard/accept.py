@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from operators.rejection import reject, rejected_key
 from operators.shard import ending
 from operators.shard.commands import on_command
-from operators.shard.live import Live
+from operators.shard.live import Live, Stage
 from operators.shard.policy import TOO_OLD_MS
 from operators.shard.state import ShardState
 from operators.shard.store_port import Batch
 from operators.shard.timers import DueTimers
 from schemas import topics
 from schemas.command import Command
-from schemas.dead_letter import Rejected
 from schemas.delivery import Delivery, DeliveryState, Lane
 from schemas.errors import UnreadableRecord
 from schemas.transition import Reason
@@ -40,11 +40,7 @@ def accept(state: ShardState, timers: DueTimers, records: Sequence[WorkRecord], 
     """
     batch = state.store.batch()
     sequence_before = state.sequence
-    works = [
-        (record, _decode(state, batch, record, now_ms))
-        for record in records
-        if record[0] >= state.next_offset
-    ]
+    works = [(record, _decode(state, batch, record)) for record in records if record[0] >= state.next_offset]
     by_id = state.by_id
     ids = [work.id for _, work in works if type(work) is Delivery and work.id not in by_id]
     seen = state.seen.look_up(ids)
@@ -60,6 +56,8 @@ def accept(state: ShardState, timers: DueTimers, records: Sequence[WorkRecord], 
                 batch, sequence_before, is_written = state.store.batch(), state.sequence, False
             on_command(state, timers, work, now_ms)
             sequence_before = state.sequence
+            # What it ended must not come to life again by its own repeat further on in this block.
+            seen.update(state.seen.look_up([work.delivery_id]))
     if works:
         state.next_offset = works[-1][0][0] + 1
     if len(state.unsaved) > state.policy.unsaved_max:
@@ -72,10 +70,8 @@ def save_unsaved(state: ShardState, batch: Batch) -> bool:
     """Writes every delivery that only memory holds; returns whether there was any."""
     if not state.unsaved:
         return False
-    for live in state.unsaved.values():
-        state.put_ready(batch, live)
-        live.is_stored = True
-    state.unsaved.clear()
+    for live in list(state.unsaved.values()):
+        state.save(batch, live)
     return True
 
 
@@ -85,17 +81,15 @@ def _write(state: ShardState, batch: Batch, sequence_before: int) -> None:
     state.store.write(batch)
 
 
-def _decode(state: ShardState, batch: Batch, record: WorkRecord, now_ms: int) -> Delivery | Command | None:
-    offset, _, key, value = record
+def _decode(state: ShardState, batch: Batch, record: WorkRecord) -> Delivery | Command | None:
+    offset, recorded_at_ms, key, value = record
     try:
         return decode_work(value or b"")
     except UnreadableRecord as error:
         state.next_stamp()
-        rejected = Rejected(
-            topics.DELIVERIES.name, state.shard, offset, "unreadable", str(error), key, value, now_ms
-        )
-        position = f"{topics.DELIVERIES.name}.{state.shard}.{offset}".encode()
-        state.put_outbox(batch, topics.REJECTED.name, position, REJECTED.encode(rejected))
+        of = topics.DELIVERIES.name
+        rejected = reject(of, state.shard, offset, recorded_at_ms, key, value, "unreadable", str(error))
+        state.put_outbox(batch, topics.REJECTED.name, rejected_key(rejected), REJECTED.encode(rejected))
         return None
 
 
@@ -130,11 +124,19 @@ def _accept_delivery(
         ending.put_dead_letter(state, batch, live, Reason.TOO_OLD, now_ms, name)
         return True
     state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, delivery.recorded_at_ms)
-    if now_ms > fanned_out_at_ms + state.policy.retry.window_ms:
+    if _has_expired(state, delivery, fanned_out_at_ms, now_ms):
         ending.end(state, batch, live, DeliveryState.DEAD_LETTERED, Reason.EXPIRED, now_ms)
         seen[delivery.id] = state.seen_row(live, DeliveryState.DEAD_LETTERED, has_row=False)
         return True
     return _enqueue(state, batch, live, seen)
+
+
+def _has_expired(state: ShardState, delivery: Delivery, fanned_out_at_ms: int, now_ms: int) -> bool:
+    """Whether the window is over; the endpoint's own is looked up only when the default one is."""
+    if now_ms <= fanned_out_at_ms + state.policy.retry.window_ms:
+        return False
+    own = state.retry_policy(state.endpoints.get(delivery.endpoint_id))
+    return now_ms > fanned_out_at_ms + own.window_ms
 
 
 def _enqueue(state: ShardState, batch: Batch, live: Live, seen: dict[str, SeenRow]) -> bool:
@@ -145,6 +147,10 @@ def _enqueue(state: ShardState, batch: Batch, live: Live, seen: dict[str, SeenRo
         queue.lanes[live.lane].append(live)
         state.activate(queue)
         return False
+    # The older ones go first: after a crash they would otherwise be read from the log behind this one.
+    for older in queue.lanes[live.lane]:
+        if older.stage is Stage.QUEUED:
+            state.save(batch, older)
     state.put_ready(batch, live)
     queue.lower_cursor(live.lane, live.offset)
     seen[live.delivery.id] = state.seen_row(live, DeliveryState.PENDING, has_row=True)
@@ -157,6 +163,7 @@ def _adopt(
 ) -> bool:
     """Goes on with a delivery whose transitions were redone before its record came."""
     live.attempt_count, live.schedule_step = row.attempt_count, row.schedule_step
+    live.may_have_been_sent = live.offset < state.resend_below
     if row.lane is not Lane.FRESH:
         live.lane = row.lane
     state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, live.delivery.recorded_at_ms)

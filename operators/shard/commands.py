@@ -36,6 +36,10 @@ def _cancel_live(state: ShardState, live: Live, command: Command, now_ms: int) -
     live.actor = command.actor
     if live.stage is Stage.IN_FLIGHT:
         live.is_cancelled = True
+        if live.is_stored:  # else the next barrier writes it, together with the command's position
+            batch = state.store.batch()
+            state.put_ready(batch, live)
+            state.store.write(batch)
         return
     batch = state.store.batch()
     ending.end(state, batch, live, DeliveryState.CANCELLED, Reason.CANCELLED_BY_PERSON, now_ms)
@@ -56,13 +60,15 @@ def _cancel_row(state: ShardState, row: PendingRow, command: Command, now_ms: in
 
 
 def _retry_now(state: ShardState, timers: DueTimers, row: PendingRow, now_ms: int) -> None:
-    """Moves the timer to now; the ordinary firing does the rest."""
+    """Moves the timer to now; the ordinary firing does the rest. One that fired, or is about to, stays."""
+    key = store_keys.work_key(row.delivery.endpoint_id, row.lane, row.offset)
+    if row.next_attempt_at_ms <= now_ms or state.store.get(Family.READY, key) is not None:
+        return
     batch = state.store.batch()
     due = store_keys.due_key(row.next_attempt_at_ms, row.delivery.endpoint_id, row.lane, row.offset)
     batch.delete(Family.DUE, due)
-    key = state.put_due(batch, live_of(row, now_ms), now_ms)
+    timers.note(state.put_due(batch, live_of(row, now_ms), now_ms))
     state.store.write(batch)
-    timers.note(key)
 
 
 def _waiting_row(state: ShardState, delivery_id: str) -> PendingRow | None:

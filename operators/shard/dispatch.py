@@ -6,6 +6,7 @@ to the engine: work proportional to what is dispatched, never to the number of e
     deliveries.
 """
 
+from collections.abc import Callable
 from itertools import cycle, islice
 
 from operators.shard import ending
@@ -14,7 +15,7 @@ from operators.shard.live import EndpointQueue, Live, Stage
 from operators.shard.policy import LATE_GRACE_MS
 from operators.shard.state import ShardState
 from operators.shard.store_port import Batch
-from operators.shard.timers import refill
+from operators.shard.timers import read_ready, refill
 from schemas.delivery import DeliveryState, Lane
 from schemas.endpoint import Endpoint, EndpointStatus
 from schemas.transition import Reason
@@ -24,7 +25,15 @@ QUANTUM = 16
 LANE_TURNS = (Lane.FRESH, Lane.RETRY, Lane.FRESH, Lane.RETRY, Lane.FRESH, Lane.REPLAY)
 """The lanes take turns, work-conserving: no lane starves another."""
 ENDS_BLOCK_MAX = 500
-"""Deliveries of a gone endpoint that one turn ends."""
+"""Deliveries of a deleted endpoint that one turn ends."""
+REVIEW_ENDS_MAX = 2_000
+"""Deliveries that one review of held endpoints ends: about 50 ms."""
+
+_End = tuple[DeliveryState, Reason]
+CANCELLED = (DeliveryState.CANCELLED, Reason.CANCELLED_BY_PERSON)
+DELETED = (DeliveryState.CANCELLED, Reason.ENDPOINT_DELETED)
+EXPIRED = (DeliveryState.DEAD_LETTERED, Reason.EXPIRED)
+EXPIRED_WHILE_HELD = (DeliveryState.DEAD_LETTERED, Reason.EXPIRED_WHILE_HELD)
 
 
 def next_block(state: ShardState, now_ms: int, slots_free: int) -> list[Dispatch]:
@@ -36,22 +45,27 @@ def next_block(state: ShardState, now_ms: int, slots_free: int) -> list[Dispatch
         slots_free: requests that the process may start now.
     """
     chosen: list[Dispatch] = []
-    ends = _Ends(state, now_ms)
+    ends = _Ends(state, now_ms, ENDS_BLOCK_MAX)
     while state.active and len(chosen) < slots_free and ends.has_room:
         queue = state.active.popleft()
         queue.is_active = False
-        endpoint = _sendable(state, queue, ends, now_ms)
+        endpoint = _open_endpoint(state, queue, now_ms)
         if endpoint is None:
+            _set_aside(state, queue, ends, now_ms)
             continue
         cap = min(state.policy.endpoint_in_flight_max, endpoint.max_concurrency)
         for _ in range(min(cap - queue.in_flight_count, slots_free - len(chosen), QUANTUM)):
             live = _next_live(state, queue, now_ms)
             if live is None:
                 break
+            if live.is_cancelled:
+                ends.add(live, *CANCELLED)
+                continue
             if _is_too_late(state, live, endpoint, now_ms):
-                ends.add(live, DeliveryState.DEAD_LETTERED, Reason.EXPIRED)
+                ends.add(live, *EXPIRED)
                 continue
             live.stage = Stage.IN_FLIGHT
+            live.endpoint = endpoint
             queue.in_flight_count += 1
             state.in_flight_count += 1
             chosen.append(Dispatch(live, endpoint, live.attempt_count + 1))
@@ -64,97 +78,137 @@ def next_block(state: ShardState, now_ms: int, slots_free: int) -> list[Dispatch
 
 
 def return_to_queue(state: ShardState, live: Live) -> None:
-    """Puts back a delivery whose try was no attempt, at the head of its lane."""
+    """Puts back a delivery whose try was no attempt, at the head of its lane: before whatever is younger."""
     live.stage = Stage.QUEUED
-    queue = state.queue_of(live.delivery.endpoint_id)
-    queue.lanes[live.lane].appendleft(live)
+    waiting = state.queue_of(live.delivery.endpoint_id).lanes[live.lane]
+    place = next((place for place, other in enumerate(waiting) if other.offset > live.offset), len(waiting))
+    waiting.insert(place, live)
 
 
 def review_held(state: ShardState, now_ms: int) -> None:
-    """Looks again at held endpoints: wakes those that were not known, ends what has outlived its window."""
-    ends = _Ends(state, now_ms)
+    """Looks again at held endpoints: wakes those that need not be held, ends what has outlived its window."""
+    ends = _Ends(state, now_ms, REVIEW_ENDS_MAX)
     for endpoint_id in list(state.held):
         queue = state.queues[endpoint_id]
-        if state.endpoints.get(endpoint_id) is None:
+        endpoint = state.endpoints.get(endpoint_id)
+        if endpoint is None or _open_endpoint(state, queue, now_ms) is not None:
             state.wake(endpoint_id)
-            continue
-        window_ms = state.retry_policy(state.endpoints.get(queue.endpoint_id)).window_ms
-        for lane in Lane:
-            while ends.has_room:
-                live = _oldest(state, queue, lane, now_ms)
-                if live is None or live.fanned_out_at_ms + window_ms >= now_ms:
-                    break
-                queue.lanes[lane].popleft()
-                if live.stage is Stage.QUEUED:
-                    ends.add(live, DeliveryState.DEAD_LETTERED, Reason.EXPIRED_WHILE_HELD)
-        if not queue.has_work:
-            state.wake(endpoint_id)
+        elif queue.review_at_ms <= now_ms and ends.has_room:
+            _review(state, queue, endpoint, ends, now_ms)
     ends.write()
 
 
 class _Ends:
-    """Deliveries that a turn ends without an attempt, in one batch."""
+    """Deliveries that a turn ends without an attempt, or moves out of memory, in one batch."""
 
-    def __init__(self, state: ShardState, now_ms: int) -> None:
+    def __init__(self, state: ShardState, now_ms: int, count_max: int) -> None:
         self._state = state
         self._now_ms = now_ms
+        self._count_left = count_max
         self._batch: Batch | None = None
-        self._count = 0
+        self._has_ended = False
 
     @property
     def has_room(self) -> bool:
-        return self._count < ENDS_BLOCK_MAX
+        return self._count_left > 0
 
-    def add(self, live: Live, to: DeliveryState, reason: Reason) -> None:
+    @property
+    def batch(self) -> Batch:
         if self._batch is None:
             self._batch = self._state.store.batch()
-        self._count += 1
-        ending.end(self._state, self._batch, live, to, reason, self._now_ms)
+        return self._batch
+
+    def add(self, live: Live, to: DeliveryState, reason: Reason) -> None:
+        self._count_left -= 1
+        self._has_ended = True
+        ending.end(self._state, self.batch, live, to, reason, self._now_ms)
 
     def write(self) -> None:
         if self._batch is not None:
-            self._state.put_stamp(self._batch)
+            if self._has_ended:
+                self._state.put_stamp(self._batch)
             self._state.store.write(self._batch)
 
 
-def _sendable(state: ShardState, queue: EndpointQueue, ends: _Ends, now_ms: int) -> Endpoint | None:
-    """Returns the endpoint when something may be sent to it now; else sees to what waits for it."""
-    if queue.paused_until_ms > now_ms:
-        return None
+def _open_endpoint(state: ShardState, queue: EndpointQueue, now_ms: int) -> Endpoint | None:
+    """Returns the endpoint when something may be sent to it now."""
     endpoint = state.endpoints.get(queue.endpoint_id)
-    if endpoint is None:
-        _on_unknown(state, queue, ends, now_ms)
+    if endpoint is None or endpoint.status is not EndpointStatus.ACTIVE or queue.paused_until_ms > now_ms:
         return None
     row = state.endpoint_rows.get(queue.endpoint_id)
-    is_gone = row is not None and row.disabled_generation == endpoint.generation
-    if endpoint.status is not EndpointStatus.ACTIVE or is_gone:
-        state.hold(queue)
-        return None
-    return endpoint
+    is_gone = row is not None and row.disabled_generation >= endpoint.generation
+    return None if is_gone else endpoint
 
 
-def _on_unknown(state: ShardState, queue: EndpointQueue, ends: _Ends, now_ms: int) -> None:
-    """Cancels what was matched at or before the view's position; what is ahead of the view waits for it."""
-    for lane in Lane:
-        kept: list[Live] = []
-        while ends.has_room:
-            live = _oldest(state, queue, lane, now_ms)
-            if live is None:
-                break
-            queue.lanes[lane].popleft()
-            if live.stage is not Stage.QUEUED:
-                continue
-            if live.delivery.matched_at > state.endpoints.position:
-                kept.append(live)
-            else:
-                ends.add(live, DeliveryState.CANCELLED, Reason.ENDPOINT_DELETED)
-        queue.lanes[lane].extendleft(reversed(kept))
-    if not ends.has_room:
+def _set_aside(state: ShardState, queue: EndpointQueue, ends: "_Ends", now_ms: int) -> None:
+    """Sees to what waits for an endpoint that nothing may be sent to: it is held, or cancelled when deleted.
+
+    Deleted means: the view does not know the endpoint, and has reached the position of the match. What is
+    ahead of the view waits for it, and whatever came behind that waits too.
+    """
+    if state.endpoints.get(queue.endpoint_id) is None:
+        position = state.endpoints.position
+
+        def verdict(live: Live) -> _End | None:
+            if live.is_cancelled:
+                return CANCELLED
+            return DELETED if live.delivery.matched_at <= position else None
+
+        _end_oldest(state, queue, ends, now_ms, verdict)
+    if not queue.has_work:
+        state.release(queue)
+    elif ends.has_room:
+        state.hold(ends.batch, queue)
+    else:
         state.activate(queue)
-    elif queue.has_work:
-        state.hold(queue)
-    elif queue.is_idle:
-        state.queues.pop(queue.endpoint_id, None)
+
+
+def _review(state: ShardState, queue: EndpointQueue, endpoint: Endpoint, ends: "_Ends", now_ms: int) -> None:
+    """Ends what has waited longer than its window; what a person cancelled at its crash ends here too."""
+    window_ms = state.retry_policy(endpoint).window_ms
+
+    def verdict(live: Live) -> _End | None:
+        if live.is_cancelled:
+            return CANCELLED
+        return EXPIRED_WHILE_HELD if live.fanned_out_at_ms + window_ms < now_ms else None
+
+    left = _end_oldest(state, queue, ends, now_ms, verdict)
+    if not queue.has_work:
+        state.wake(queue.endpoint_id)
+    elif ends.has_room:
+        queue.review_at_ms = min((live.fanned_out_at_ms + window_ms + 1 for live in left), default=0)
+
+
+def _end_oldest(
+    state: ShardState,
+    queue: EndpointQueue,
+    ends: "_Ends",
+    now_ms: int,
+    verdict: Callable[[Live], _End | None],
+) -> list[Live]:
+    """Ends what waits in each lane, oldest first, until the verdict is None; returns those that stopped it.
+
+    What stands in the store only is ended there, without taking it into memory.
+    """
+    left: list[Live] = []
+    for lane in Lane:
+        waiting = queue.lanes[lane]
+        is_stopped = False
+        while not is_stopped and ends.has_room and (waiting or queue.has_more[lane]):
+            block = list(waiting) or read_ready(state, queue, lane, now_ms, state.policy.refill_max)
+            for live in block:
+                end = verdict(live) if live.stage is Stage.QUEUED and ends.has_room else None
+                if end is None and live.stage is Stage.QUEUED:
+                    is_stopped = True
+                    left.append(live)
+                    if not waiting:
+                        queue.lower_cursor(lane, live.offset)
+                    break
+                if waiting:
+                    waiting.popleft()
+                if end is not None:
+                    ends.add(live, *end)
+    return left
 
 
 def _next_live(state: ShardState, queue: EndpointQueue, now_ms: int) -> Live | None:

@@ -37,7 +37,7 @@ class ShardEngine:
         endpoints: a view of the endpoints; `wake` tells of its changes.
         policy: limits and defaults.
 
-    Start it with `reconcile` (redo, note, then `start`); use nothing else before.
+    Start it with `reconcile` (note the dead letters, redo, then `start`); use nothing else before.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class ShardEngine:
         """
         position = self.reconcile.position
         self.state.next_offset = deliveries_offset
-        self.state.resend_below = 0 if position is not None and position.is_clean else deliveries_end
+        is_clean = position is not None and position.is_clean and not self.reconcile.redone_count
+        self.state.resend_below = 0 if is_clean else deliveries_end
         self._outbox = self.reconcile.finish(ends)
         self._barrier = Barrier(self.state, self._outbox, position)
         return self._barrier.write()

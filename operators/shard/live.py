@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 from schemas.delivery import Delivery, Lane
+from schemas.endpoint import Endpoint
 from schemas.outcome import ErrorCode
 
 
@@ -30,12 +31,14 @@ class Live:
         ready_at_ms: since when it may be sent.
         may_have_been_sent: an earlier process may have sent the next attempt before it died.
         is_cancelled: a person cancelled it while it was in flight, by `actor`.
+        endpoint: as it was when the delivery was sent; None before.
     """
 
     __slots__ = (
         "actor",
         "attempt_count",
         "delivery",
+        "endpoint",
         "fanned_out_at_ms",
         "is_cancelled",
         "is_stored",
@@ -64,6 +67,7 @@ class Live:
         self.is_cancelled = False
         self.may_have_been_sent = False
         self.actor = ""
+        self.endpoint: Endpoint | None = None
         self.last_status: int | None = None
         self.last_error_code = ErrorCode.NONE
 
@@ -76,8 +80,10 @@ class EndpointQueue:
         has_more: whether `ready` may hold rows of the lane that are not in memory.
         cursor: the lowest offset of the lane that may not be in memory.
         is_active: whether it stands in the dispatch rotation.
-        is_held: the endpoint is paused or disabled, or not known yet: nothing is sent.
+        is_held: the endpoint is paused or disabled, or not known yet: nothing is sent, and nothing that waits
+            for it stands in memory.
         paused_until_ms: a Retry-After.
+        review_at_ms: while it is held: when the window of the oldest that waits ends.
     """
 
     __slots__ = (
@@ -89,6 +95,7 @@ class EndpointQueue:
         "is_held",
         "lanes",
         "paused_until_ms",
+        "review_at_ms",
         "turn",
     )
 
@@ -101,6 +108,7 @@ class EndpointQueue:
         self.is_active = False
         self.is_held = False
         self.paused_until_ms = 0
+        self.review_at_ms = 0
         self.turn = 0
 
     @property
@@ -118,8 +126,10 @@ class EndpointQueue:
 
     def lower_cursor(self, lane: Lane, offset: int) -> None:
         """Notes that `ready` holds a row of the lane that is not in memory."""
-        self.cursor[lane] = min(self.cursor[lane], offset) if self.has_more[lane] else offset
-        self.has_more[lane] = True
+        if not self.has_more[lane] or offset < self.cursor[lane]:
+            self.cursor[lane] = offset
+            self.has_more[lane] = True
+            self.review_at_ms = 0
 
     def queued(self) -> Iterator[Live]:
         """Yields what waits in memory."""

@@ -11,7 +11,7 @@ from operators.shard.state import ShardState
 from operators.shard.store_port import Batch, Family
 from operators.shard.timers import live_of
 from schemas import topics
-from schemas.delivery import Lane
+from schemas.delivery import DeliveryState, Lane
 from schemas.transition import RowStamp, TransitionKey
 from schemas.wire import store_keys
 from schemas.wire.store_rows import (
@@ -26,7 +26,7 @@ from schemas.wire.store_rows import (
 
 
 class Reconcile:
-    """The steps of one start, in order: `redo` blocks of `transitions`, note `dead_letters`, `finish`."""
+    """The steps of one start, in order: note `dead_letters`, `redo` blocks of `transitions`, `finish`."""
 
     def __init__(self, state: ShardState) -> None:
         self._state = state
@@ -52,7 +52,8 @@ class Reconcile:
         seen = state.seen.look_up([key.delivery_id for key in missing])
         for key in missing:
             batch = state.store.batch()
-            seen[key.delivery_id] = self._redo_one(batch, key, seen.get(key.delivery_id))
+            if not self._lacks_dead_letter(key):
+                seen[key.delivery_id] = self._redo_one(batch, key, seen.get(key.delivery_id))
             batch.put(Family.META, store_keys.META_STAMP, STAMP_ROW.encode(key.stamp))
             state.store.write(batch)
             self._stamp = key.stamp
@@ -79,6 +80,17 @@ class Reconcile:
         state.pauses.sort()
         self._find_ready()
         return self._progress(ends)
+
+    def _lacks_dead_letter(self, key: TransitionKey) -> bool:
+        """Whether a delivery's end reached its topic and the dead letter that belongs to it did not.
+
+        A power cut can take the outbox row between the two appends. Then the end is not redone: the delivery
+        goes on from where it stood and ends once more, this time with its dead letter.
+        """
+        if key.state is not DeliveryState.DEAD_LETTERED or topics.DEAD_LETTERS.name not in self._in_topic:
+            return False
+        of_letter = RowStamp(key.stamp.epoch, key.stamp.sequence + 1)
+        return self._in_topic[topics.DEAD_LETTERS.name] < of_letter
 
     def _redo_one(self, batch: Batch, key: TransitionKey, row: SeenRow | None) -> SeenRow:
         state = self._state

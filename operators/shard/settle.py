@@ -70,24 +70,25 @@ def _settle_one(
     if judgement.action is Action.NOT_AN_ATTEMPT:
         _take_back(state, batch, live, outcome, now_ms)
         return
-    attempt = _attempt(live, outcome, endpoint)
+    attempt = _attempt(live, outcome)
     live.attempt_count += 1
     live.schedule_step += 1
     live.last_status, live.last_error_code = outcome.status, outcome.error_code
     live.may_have_been_sent = False
     if judgement.action is Action.DELIVERED:
+        live.actor = ""  # a cancel that came too late did not cause this
         ending.end(state, batch, live, DeliveryState.DELIVERED, Reason.DELIVERED, now_ms, attempt)
         return
-    if judgement.is_endpoint_gone and endpoint is not None:
-        _disable(state, batch, endpoint, now_ms)
+    if judgement.is_endpoint_gone and live.endpoint is not None:
+        _disable(state, batch, live.endpoint, now_ms)
+    if judgement.pause_ms:
+        state.pause(batch, live.delivery.endpoint_id, outcome.finished_at_ms + judgement.pause_ms)
     if live.is_cancelled:
         ending.end(state, batch, live, DeliveryState.CANCELLED, Reason.CANCELLED_BY_PERSON, now_ms, attempt)
         return
     if judgement.action is Action.DEAD_LETTER:
         ending.end(state, batch, live, DeliveryState.DEAD_LETTERED, judgement.reason, now_ms, attempt)
         return
-    if judgement.pause_ms:
-        state.pause(batch, live.delivery.endpoint_id, outcome.finished_at_ms + judgement.pause_ms)
     next_at_ms = next_attempt_at_ms(
         policy,
         live.delivery.id,
@@ -137,15 +138,17 @@ def _take_back(state: ShardState, batch: Batch, live: Live, outcome: Outcome, no
         ending.end(state, batch, live, DeliveryState.CANCELLED, Reason.CANCELLED_BY_PERSON, now_ms)
         return
     live.may_have_been_sent = True
+    if live.is_stored:
+        state.put_ready(batch, live)
     return_to_queue(state, live)
     if outcome.error_code is ErrorCode.OUR_FAULT:
         state.pause(batch, live.delivery.endpoint_id, now_ms + OUR_FAULT_PAUSE_MS)
 
 
 def _disable(state: ShardState, batch: Batch, endpoint: Endpoint, now_ms: int) -> None:
-    """The endpoint answered 410: nothing more is sent to this generation of it."""
+    """The endpoint answered 410 as it was when it was asked: nothing more is sent to that generation of it."""
     row = state.endpoint_rows.get(endpoint.id, EndpointRow())
-    if row.disabled_generation == endpoint.generation:
+    if row.disabled_generation >= endpoint.generation:
         return
     state.put_endpoint_row(batch, endpoint.id, replace(row, disabled_generation=endpoint.generation))
     report = DisabledReport(endpoint.id, endpoint.generation, now_ms, "the endpoint answered 410 Gone")
@@ -153,12 +156,12 @@ def _disable(state: ShardState, batch: Batch, endpoint: Endpoint, now_ms: int) -
     state.put_outbox(batch, topics.ENDPOINT_STATUS.name, endpoint.id.encode(), DISABLED_REPORT.encode(report))
 
 
-def _attempt(live: Live, outcome: Outcome, endpoint: Endpoint | None) -> Attempt:
+def _attempt(live: Live, outcome: Outcome) -> Attempt:
     return Attempt(
         live.attempt_count + 1,
         outcome.started_at_ms,
         outcome.finished_at_ms,
-        endpoint.url if endpoint is not None else "",
+        live.endpoint.url if live.endpoint is not None else "",
         outcome.status,
         outcome.error_code,
         outcome.error_detail,

@@ -137,10 +137,29 @@ class ShardState:
             queue.is_held = False
             self.activate(queue)
 
-    def hold(self, queue: EndpointQueue) -> None:
-        """Sends nothing to an endpoint that is paused, disabled, or not known yet, until it is woken."""
-        queue.is_held = True
+    def release(self, queue: EndpointQueue) -> None:
+        """Holds an endpoint no longer for which nothing waits, and forgets it when nothing is in flight."""
+        self.held.discard(queue.endpoint_id)
+        queue.is_held = False
+        if queue.is_idle:
+            self.queues.pop(queue.endpoint_id, None)
+
+    def hold(self, batch: Batch, queue: EndpointQueue) -> None:
+        """Sends nothing to an endpoint that is paused, disabled, or not known yet, until it is woken.
+
+        What waits for it moves to `ready` and out of memory: memory is for what can be sent.
+        """
+        if not queue.is_held:
+            queue.is_held = True
+            queue.review_at_ms = 0
         self.held.add(queue.endpoint_id)
+        for lane, waiting in zip(Lane, queue.lanes, strict=True):
+            while waiting:
+                live = waiting.pop()
+                if live.stage is Stage.QUEUED:
+                    self.save(batch, live)
+                    self.forget(live)
+                    queue.lower_cursor(lane, live.offset)
 
     def pause(self, batch: Batch, endpoint_id: str, until_ms: int) -> None:
         """Sends nothing to the endpoint until then; a longer pause that runs already stands."""
@@ -164,7 +183,7 @@ class ShardState:
             queue = self.queues.get(endpoint_id)
             if queue is not None:
                 queue.paused_until_ms = 0
-                self.activate(queue)
+                self.wake(endpoint_id)
         self.store.write(batch)
 
     def can_hold(self, queue: EndpointQueue, lane: Lane) -> bool:
@@ -177,6 +196,13 @@ class ShardState:
 
     # Rows
     # -----------------------------------------------------------------------------------------------------
+
+    def save(self, batch: Batch, live: Live) -> None:
+        """Writes a delivery that only memory holds; does nothing with one that the store holds."""
+        if not live.is_stored:
+            self.put_ready(batch, live)
+            live.is_stored = True
+            self.unsaved.pop(live.offset, None)
 
     def put_ready(self, batch: Batch, live: Live) -> None:
         """Writes `pending`, `ready` and `seen` of a delivery that may be sent when its endpoint lets it."""
@@ -215,6 +241,8 @@ class ShardState:
             live.last_status,
             live.last_error_code,
             self.epoch,
+            live.may_have_been_sent,
+            live.actor if live.is_cancelled else None,
         )
 
     @staticmethod

@@ -11,6 +11,8 @@ walks over the tombstones of everything that fired: 12 ms instead of 3 us).
 
 from heapq import heappop, heappush
 
+from msgspec.structs import replace
+
 from operators.shard.live import EndpointQueue, Live
 from operators.shard.state import ShardState
 from operators.shard.store_port import Family
@@ -54,7 +56,9 @@ class DueTimers:
         fired: list[bytes] = []
         limit = store_keys.due_time(now_ms + 1)
         while self._heap and self._heap[0] < limit and len(fired) < state.policy.due_block_max:
-            fired.append(heappop(self._heap))
+            key = heappop(self._heap)
+            if not fired or key != fired[-1]:
+                fired.append(key)
         if not fired:
             return 0
         batch = state.store.batch()
@@ -66,8 +70,13 @@ class DueTimers:
             row = PENDING_ROW.decode(raw) if raw is not None else None
             if row is None or row.next_attempt_at_ms != at_ms:
                 continue
+            if row.offset in state.live:
+                continue
             count += 1
             batch.put(Family.READY, work_key, b"")
+            if row.written_by != state.epoch and row.offset < state.resend_below:
+                # It waited for its time when the earlier owner died, so that one did not send it.
+                batch.put(Family.PENDING, work_key, PENDING_ROW.encode(replace(row, written_by=state.epoch)))
             self._make_ready(row, at_ms)
         state.store.write(batch)
         return count
@@ -106,23 +115,43 @@ def live_of(row: PendingRow, ready_at_ms: int) -> Live:
     live.attempt_count, live.schedule_step = row.attempt_count, row.schedule_step
     live.last_status, live.last_error_code = row.last_status, row.last_error_code
     live.is_stored = True
+    live.may_have_been_sent = row.may_have_been_sent
+    if row.cancelled_by is not None:
+        live.is_cancelled, live.actor = True, row.cancelled_by
     return live
 
 
-def refill(state: ShardState, queue: EndpointQueue, lane: Lane, now_ms: int) -> None:
-    """Reads the oldest rows of one lane back from `ready`, when its part in memory is empty."""
-    limit = state.policy.refill_max
+def read_ready(state: ShardState, queue: EndpointQueue, lane: Lane, now_ms: int, limit: int) -> list[Live]:
+    """Returns the oldest of a lane that are only in the store, and moves the lane's cursor behind them.
+
+    They are not taken into memory; `lower_cursor` gives back what the caller does not use.
+    """
     start = store_keys.work_key(queue.endpoint_id, lane, queue.cursor[lane])
     rows = state.store.scan(Family.READY, start, store_keys.lane_end(queue.endpoint_id, lane), limit)
     keys = [key for key, _ in rows if store_keys.parse_work_key(key)[2] not in state.live]
+    found: list[Live] = []
     for raw in state.store.get_many(Family.PENDING, keys):
         if raw is None:
             continue
         row = PENDING_ROW.decode(raw)
         live = live_of(row, now_ms)
-        live.may_have_been_sent = row.written_by != state.epoch and row.offset < state.resend_below
-        state.remember(live)
-        queue.lanes[lane].append(live)
+        live.may_have_been_sent |= row.written_by != state.epoch and row.offset < state.resend_below
+        found.append(live)
     queue.has_more[lane] = len(rows) == limit
     if rows:
         queue.cursor[lane] = store_keys.parse_work_key(rows[-1][0])[2] + 1
+    return found
+
+
+def refill(state: ShardState, queue: EndpointQueue, lane: Lane, now_ms: int) -> None:
+    """Reads the oldest rows of one lane back from `ready`, when its part in memory is empty.
+
+    Without room it takes one, which its caller sends or ends: a full memory slows down and never stops.
+    """
+    room = state.policy.live_max - len(state.live) if state.has_room else 1
+    for live in read_ready(state, queue, lane, now_ms, min(state.policy.refill_max, room)):
+        if queue.lanes[lane] and not state.has_room:
+            queue.lower_cursor(lane, live.offset)
+            return
+        state.remember(live)
+        queue.lanes[lane].append(live)

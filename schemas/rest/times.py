@@ -1,13 +1,14 @@
 """Times at the API's edge: RFC 3339 outside, integer milliseconds UTC inside."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
 LATEST_MS: Final = 7_258_118_400_000
 """2200-01-01: beyond it a time is a mistake, and the delivery log's time type ends in 2299."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
 )
@@ -31,9 +32,8 @@ def parse_rfc3339(text: str) -> int:
     """
     if _RFC_3339.fullmatch(text) is None:
         raise ValueError("must be an RFC 3339 time with an offset, like 2026-01-31T12:00:00Z")
-    moment = datetime.fromisoformat(text.upper())
-    offset_free = moment.astimezone(UTC)
-    at_ms = int(offset_free.replace(microsecond=0).timestamp()) * 1_000 + offset_free.microsecond // 1_000
+    # A difference, not a conversion: year 1 with an offset has no UTC date, but it is before 1970.
+    at_ms = (datetime.fromisoformat(text.upper()) - _EPOCH) // timedelta(milliseconds=1)
     if not 0 <= at_ms < LATEST_MS:
         raise ValueError("must lie between 1970 and 2199")
     return at_ms

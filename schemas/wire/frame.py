@@ -51,6 +51,6 @@ class Frame(Generic[T]):
             raise UnreadableRecord(message)
         try:
             return self._decode(memoryview(raw)[2:])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             message = f"a {self.name} record of {len(raw)} bytes does not decode: {error}"
             raise UnreadableRecord(message) from error

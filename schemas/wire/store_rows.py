@@ -26,6 +26,9 @@ class PendingRow(Struct, frozen=True, array_like=True, gc=False):
         next_attempt_at_ms: 0 when it is in `ready`; else the time in its `due` key.
         written_by: the owner epoch that wrote the row: a row in `ready` from an earlier one may have been in
             flight.
+        may_have_been_sent: the next attempt may already have been sent, and its end was not recorded.
+        cancelled_by: who cancelled it while it was in flight; it ends with that attempt, or after
+            a crash without another.
     """
 
     delivery: Delivery
@@ -38,6 +41,8 @@ class PendingRow(Struct, frozen=True, array_like=True, gc=False):
     last_status: int | None
     last_error_code: ErrorCode
     written_by: int
+    may_have_been_sent: bool = False
+    cancelled_by: str | None = None
 
 
 class SeenRow(Struct, frozen=True, array_like=True, gc=False):

@@ -164,7 +164,7 @@ class ScriptedServer:
 
 
 class _NameServer(asyncio.DatagramProtocol):
-    """Answers A questions from a table; `silent` stays without answer, what is not in it does not exist."""
+    """Answers A questions from a table, `silent` not at all; what is not in it does not exist."""
 
     def __init__(self, names: dict[str, str]) -> None:
         self._names = names
@@ -181,9 +181,10 @@ class _NameServer(asyncio.DatagramProtocol):
         address = self._names.get(".".join(labels))
         if address == "silent":
             return
-        record = b""
+        records = []
         if address is not None and address != "broken" and kind == 1:
-            record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton(address)
+            head = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4)
+            records = [head + socket.inet_aton(one) for one in address.split()]
         code = 3 if address is None else 2 if address == "broken" else 0
-        counts = struct.pack("!HHHHH", 0x8180 | code, 1, 1 if record else 0, 0, 0)
-        self._transport.sendto(data[:2] + counts + data[12 : at + 5] + record, addr)
+        counts = struct.pack("!HHHHH", 0x8180 | code, 1, len(records), 0, 0)
+        self._transport.sendto(data[:2] + counts + data[12 : at + 5] + b"".join(records), addr)

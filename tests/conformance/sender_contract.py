@@ -585,6 +585,24 @@ class SenderContract(abc.ABC):
         assert (first.requests_sent, first.is_reused_connection) == (1, False)
         assert (second.status, second.requests_sent, second.is_reused_connection) == (200, 2, False)
 
+    def test_sending_again_takes_a_new_connection_even_when_others_are_idle(self, sender: Sender) -> None:
+        both_are_here = asyncio.Event()
+
+        async def dying(peer: Peer) -> None:
+            await peer.request()
+            if len(peer.server.seen) == 2:
+                both_are_here.set()
+            await both_are_here.wait()  # two at once need two connections
+            await peer.say(OK)
+            await peer.request()
+
+        with ScriptedServer(dying) as server:
+            sender.submit([post(server.url(), number) for number in range(2)])
+            collect(sender, 2)
+            outcome = send(sender, post(server.url(), 2))
+            assert [seen.connection for seen in server.seen][3:] == [3]
+        assert (outcome.status, outcome.requests_sent, outcome.is_reused_connection) == (200, 2, False)
+
     def test_it_is_not_sent_again_a_second_time(self, sender: Sender) -> None:
         async def dying(peer: Peer) -> None:
             await peer.request()
@@ -827,6 +845,17 @@ class SenderContract(abc.ABC):
             assert canary.connection_count == 0
         assert {outcome.error_code for outcome in outcomes} == {ErrorCode.URL_NOT_ALLOWED}
         assert all(outcome.error_detail and outcome.peer == "" for outcome in outcomes)
+
+    def test_one_forbidden_answer_forbids_the_name(self) -> None:
+        names = {"hooks.example.com": "127.0.0.1 169.254.169.254"}
+        with (
+            ScriptedServer(Peer.answer_all, names=names) as server,
+            self.opened(nameserver=server.nameserver) as sender,
+        ):
+            outcome = send(sender, post(server.url(host="hooks.example.com")))
+            assert server.connection_count == 0
+        assert outcome.error_code is ErrorCode.URL_NOT_ALLOWED
+        assert "169.254" not in outcome.error_detail, "a customer must not read our network's names"
 
     def test_a_redirect_to_a_name_that_leads_inside_gets_no_connection(self) -> None:
         names = {"inside.example.com": "169.254.169.254"}

@@ -1,6 +1,6 @@
 """What every `ShardStore` promises: a state machine that compares it with plain dicts, and single facts.
 
-Keys are drawn from few bytes, with 0x00 and 0xff among them, so that ranges meet, nest and touch. Large values
+Keys are drawn from few bytes, 0x00 and 0xff among them, so that ranges meet, nest and touch. Large values
 make an implementation that has levels move rows between them while the machine runs.
 """
 

@@ -1,4 +1,4 @@
-"""From log records to rows, against the real store: faults between tables, repeated publishing, records of foreign make."""
+"""From log records to rows, in the real store: faults between tables, repeats, records of foreign make."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count as numbers
@@ -83,9 +83,9 @@ def faulty(log: ChdbLog) -> Faulty:
     return Faulty(log)
 
 
-def event(offset: int, value: bytes | None = None, **fields: Any) -> Record:
+def event(offset: int, value: bytes | None = None, **fields: str) -> Record:
     if value is None:
-        given = {"tenant_id": "t1", "type": "order.created", "data": Raw(b'{"n":1}')} | fields
+        given: dict[str, Any] = {"tenant_id": "t1", "type": "order.created", "data": Raw(b'{"n":1}')} | fields
         value = wire.encode_event(Event(**given))
     return Record(offset, NOW_MS + offset, b"t1", value)
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +98,7 @@ class ApiWorld:
             settings=self.settings,
             clock_ms=now_ms,
             entropy=os.urandom,
-            readiness=lambda: self.readiness(),
+            readiness=lambda: self.readiness(),  # noqa: PLW0108 - a test may set another one later
             registry=self.registry,
         )
         runner, self.port = await start_server(build_app(deps), "127.0.0.1", 0)
@@ -180,6 +180,24 @@ class ApiWorld:
                 assert recording.write({of: reader.poll(of, 10_000)}) == []
                 self.log.commit("record", {of: GroupOffset(reader.position(of), "")})
                 reader.close()
+
+
+class MemoryGate:
+    """The gate without its disk and its waiting: enough for one client that asks one thing after another."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
+    async def run_once(
+        self, tenant_id: str, key: str, body_digest: bytes, make: Callable[[], Awaitable[bytes]]
+    ) -> tuple[bytes, bool]:
+        known = self._answers.get((tenant_id, key))
+        if known is not None:
+            assert known[0] == body_digest
+            return known[1], True
+        answer = await make()
+        self._answers[tenant_id, key] = body_digest, answer
+        return answer, False
 
 
 class _NeverAsked:

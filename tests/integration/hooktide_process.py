@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from deploy.checks import ROOT
 from deploy.process.load_settings import ENV_PREFIX
+from deploy.receiver.receiver import ReceiverThread
 
 READY_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 45.0
@@ -38,6 +39,22 @@ class Answer(Struct, frozen=True):
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON is what it is
         return json.loads(self.body) if self.body else None
+
+
+def await_events(receiver: ReceiverThread, wanted: set[str], timeout_s: float = 15.0) -> set[str]:
+    """Waits until every one of these events has arrived, repeats or not, or the time is over.
+
+    Returns:
+        The ids of the events that have arrived.
+    """
+    until_s = time.monotonic() + timeout_s
+    count = len(wanted)
+    while True:
+        arrivals = receiver.wait_for(count, max(0.0, until_s - time.monotonic()))
+        arrived = {arrival.webhook_id for arrival in arrivals}
+        if wanted <= arrived or len(arrivals) < count:
+            return arrived
+        count = len(arrivals) + 1
 
 
 class HooktideProcess:

@@ -87,7 +87,7 @@ class IndexAgainstAList(RuleBasedStateMachine):
 
 
 TestIndexAgainstAList = IndexAgainstAList.TestCase
-TestIndexAgainstAList.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestIndexAgainstAList.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 def test_a_tenant_may_outgrow_the_scan_and_shrink_to_nothing() -> None:

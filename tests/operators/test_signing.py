@@ -72,7 +72,9 @@ def test_the_official_library_accepts_ours_with_every_active_secret(
 def test_we_accept_what_the_official_library_signs(secret: bytes, text: str, webhook_id: str) -> None:
     theirs = Webhook(encode_secret(secret)).sign(webhook_id, datetime.fromtimestamp(NOW_S, UTC), text)
     headers = {"webhook-id": webhook_id, "webhook-timestamp": str(NOW_S), "webhook-signature": theirs}
-    assert verify(headers, text.encode(), [b"x" * 32, secret], NOW_S) is Verdict.OK
+    assert verify(headers, text.encode(), [b"x" * 32, secret, b"y" * 32], NOW_S) is Verdict.OK
+    headers["webhook-signature"] = f"v1,AAAA {theirs} v1,BBBB"
+    assert verify(headers, text.encode(), [secret], NOW_S) is Verdict.OK
 
 
 @given(secrets, st.binary(max_size=200), st.data())

@@ -89,9 +89,8 @@ def clean_text(text: str) -> str:
     text = text[:DETAIL_CHARS_MAX]
     if text.isascii() and text.isprintable():
         return text
-    # Bytes that are no UTF-8 come from the parser as surrogates, which no encoder downstream would take.
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join([char if char.isprintable() else "\ufffd" for char in text])[:DETAIL_CHARS_MAX]
+    # Bytes that are no UTF-8 come from the parser as surrogates: not printable, and no encoder takes them.
+    return "".join([char if char.isprintable() else "\ufffd" for char in text])
 
 
 def _explain_connect(error: OSError) -> Failure:

@@ -1,7 +1,7 @@
 """The `Sender` port: prepared requests in, outcomes out, in blocks across the thread boundary.
 
-The dataflow's worker thread submits and collects; the sender's own thread runs the event loop. Blocks matter: one
-hand-over of 100 requests costs what one request costs.
+The dataflow's worker thread submits and collects; the sender's own thread runs the event loop. Blocks matter:
+one hand-over of 100 requests costs what one request costs.
 """
 
 from collections.abc import Sequence

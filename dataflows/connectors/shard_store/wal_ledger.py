@@ -44,7 +44,7 @@ _SLOTS = 2
 _HEAD_BYTES = len(_MAGIC) + 4 + 2
 # An entry with this many files fits a slot; RocksDB keeps a handful. Leaving out the oldest only weakens
 # the check.
-_WALS_MAX = 256
+_WALS_MAX = 200
 _WAL_SUFFIX = ".log"
 
 
