@@ -17,6 +17,7 @@ from api.deps import ApiDeps
 from api.endpoint_view import EndpointView
 from api.entropy_pool import EntropyPool
 from api.front import Front, Handler
+from api.idempotency import IdempotencyGate
 from api.log_progress import ProgressReader
 from api.log_writes import LogWrites
 from api.metrics import ApiMetrics
@@ -69,7 +70,9 @@ def build_app(deps: ApiDeps) -> web.Application:
     app = web.Application(middlewares=[through_the_front], client_max_size=BODY_BYTES_MAX)
     app.add_routes(OperationRoutes(deps.readiness, deps.registry).table())
     app.add_routes(EndpointRoutes(creates, view).table())
-    app.add_routes(EventRoutes(publishes, deps.idempotency, history, metrics).table())
+    # A repeat waits as long as the first one may wait for the log.
+    gate = IdempotencyGate(deps.idempotency, clock_ms=deps.clock_ms, wait_ms=timeout_ms)
+    app.add_routes(EventRoutes(publishes, gate, history, metrics).table())
     app.add_routes(DeliveryRoutes(history).table())
 
     async def background(_: web.Application) -> AsyncIterator[None]:

@@ -1,32 +1,17 @@
 """What the API is built from: ports and values, all made by the composition root."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from dataflows.connectors.delivery_log.port import DeliveryLog
+from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.port import Log
 from dataflows.connectors.table_view import TableView
 from schemas.endpoint import DisabledReport, Endpoint
 from schemas.settings import Settings
-
-
-class IdempotencyGate(Protocol):
-    """Remembers the answers to keyed requests; `api.idempotency` has the one that keeps them on disk."""
-
-    async def run_once(
-        self, tenant_id: str, key: str, body_digest: bytes, make: Callable[[], Awaitable[bytes]]
-    ) -> tuple[bytes, bool]:
-        """Returns the answer and whether it is a repeat: `make` ran before, or is running for somebody else.
-
-        What `make` raises is raised and not remembered.
-
-        Raises:
-            ProblemError: `in_progress` or `idempotency_mismatch`.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +21,7 @@ class ApiDeps:
     Attributes:
         endpoints: view of `endpoints`; may be shared with other threads, the API catches it up by itself.
         endpoint_status: view of `endpoint_status`, or None where nobody reports.
+        idempotency: used by the event loop's thread only; whoever opened it closes it.
         admin_key: the operator's bearer key; never empty.
         clock_ms: milliseconds UTC.
         entropy: that many random bytes, fit for secrets.
@@ -48,7 +34,7 @@ class ApiDeps:
     endpoints: TableView[Endpoint]
     delivery_log: DeliveryLog
     key_ring: KeyRing
-    idempotency: IdempotencyGate
+    idempotency: IdempotencyStore
     admin_key: str
     settings: Settings
     clock_ms: Callable[[], int]

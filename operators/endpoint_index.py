@@ -27,7 +27,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from operators.matching import matches, patterns_of
+from operators.matching import patterns_of
 from schemas.endpoint import HOUR_MS, MINUTE_MS, DisabledReport, Endpoint, EndpointStatus
 
 SLACK_MS = 10 * MINUTE_MS
@@ -142,10 +142,11 @@ class EndpointIndex:
         listed = self._by_tenant.get(tenant_id)
         if listed is None:
             return _NOBODY
+        patterns = patterns_of(event_type)
         if isinstance(listed, tuple):
-            return _in_time([one for one in listed if matches(one.patterns, event_type)], recorded_at_ms)
+            return _in_time([one for one in listed if _has_any(one.patterns, patterns)], recorded_at_ms)
         found: dict[str, Subscriber] = {}
-        for pattern in patterns_of(event_type):
+        for pattern in patterns:
             subscribers = listed.get(pattern)
             if subscribers is not None:
                 found.update(subscribers)
@@ -198,6 +199,13 @@ class EndpointIndex:
             left = listed
         if not left:
             del self._by_tenant[subscriber.tenant_id]
+
+
+def _has_any(subscribed: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    for pattern in patterns:  # noqa: SIM110 - as in `operators.matching`, whose `matches` this is, unrolled
+        if pattern in subscribed:
+            return True
+    return False
 
 
 def _table_of(subscribers: Iterable[Subscriber]) -> _Table:

@@ -9,8 +9,8 @@ from api.actions.publish_event import PublishEvents, digest_of
 from api.actions.read_history import LIST_NAME, ReadHistory
 from api.answers import json_answer
 from api.bodies import read_body
-from api.deps import IdempotencyGate
 from api.front import PRINCIPAL
+from api.idempotency import IdempotencyGate
 from api.idempotency_key import HEADER, REPLAYED_HEADER, parse_key
 from api.metrics import ApiMetrics
 from api.pages import check_parameters, page_of

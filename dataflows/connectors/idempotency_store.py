@@ -130,8 +130,6 @@ class IdempotencyStore:
             ]
             families = {_name(hour): seen_options(self._memory) for hour in self._hours_found}
             return Rdict(path, options, column_families=families)
-        except OSError as error:
-            raise StoreUnavailable(f"opening the idempotency store in {self._directory}: {error}") from error
         except Exception as error:
             raise self._failure(error, "opening") from error
 
@@ -169,7 +167,7 @@ def _encode(what: Remembered) -> bytes:
 
 
 def _decode(value: bytes) -> Remembered | None:
-    """Returns what a row says; None for a version that another release wrote, which is then not remembered."""
+    """Returns what a row says; None when another release wrote it in another version."""
     if not value.startswith(_VERSION):
         return None
     at = len(_VERSION) + _TIME_BYTES

@@ -1,8 +1,8 @@
 """What an exception of rocksdict means for us, decided once for every store that is made of RocksDB.
 
 rocksdict 0.3.29 raises bare `Exception` with RocksDB's own words, so the words are all there is to go by.
-Only that bare class is translated: its subclasses (a closed database, a key that is not bytes) are mistakes
-of ours.
+Only that bare class is translated, and OSError (it keeps a small file of its own beside RocksDB's): the other
+subclasses (a closed database, a key that is not bytes) are mistakes of ours.
 
 The order of the questions matters. RocksDB calls a missing table file at opening `Corruption: ... IO error:
 No such file`, and a missing MANIFEST only `IO error: No such file`; both are damage. A full disk is an I/O
@@ -28,6 +28,8 @@ def translated(error: Exception, doing: str, directory: Path) -> HooktideError:
     Raises:
         Exception: the error itself, when it is not RocksDB's but a mistake of ours.
     """
+    if isinstance(error, OSError):
+        return StoreUnavailable(f"{doing} in {directory}: {error}")
     if type(error) is not Exception:
         raise error
     words = str(error)

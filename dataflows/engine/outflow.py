@@ -11,7 +11,6 @@ the order of the source's partition.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from dataflows.connectors.log.port import Entry, TopicPartition
 from dataflows.engine.block_source import Block
@@ -24,11 +23,8 @@ PARCEL_ENTRIES = 1_000
 PARCEL_BYTES = 1 << 20
 
 
-class Addressed(NamedTuple):
-    """An entry and the partition it goes to."""
-
-    to: TopicPartition
-    entry: Entry
+Addressed = tuple[TopicPartition, Entry]
+"""An entry and the partition it goes to; a plain tuple, because one is made for every delivery."""
 
 
 class _Outgoing:

@@ -65,17 +65,19 @@ def start_shard(
     position = engine.reconcile.position
     ends: dict[str, int] = {}
 
-    of = TopicPartition(topics.TRANSITIONS.name, shard)
-    at = _resume(log, of, position.transitions_position if position is not None else 0)
-    for block in _read(log, of, at):
-        engine.reconcile.redo([TRANSITION_KEY.decode(record.key or b"") for record in block])
-    ends[of.topic] = log.end(of)
-
+    # Dead letters first: an end whose dead letter did not get there is not redone.
     of = TopicPartition(topics.DEAD_LETTERS.name, shard)
+    engine.reconcile.note(of.topic, [])
     at = _resume(log, of, position.dead_letters_position if position is not None else 0)
     for block in _read(log, of, at):
         stamps = [DEAD_LETTER_KEY.decode(record.key or b"").stamp for record in block]
         engine.reconcile.note(of.topic, stamps)
+    ends[of.topic] = log.end(of)
+
+    of = TopicPartition(topics.TRANSITIONS.name, shard)
+    at = _resume(log, of, position.transitions_position if position is not None else 0)
+    for block in _read(log, of, at):
+        engine.reconcile.redo([TRANSITION_KEY.decode(record.key or b"") for record in block])
     ends[of.topic] = log.end(of)
 
     of = TopicPartition(topics.DELIVERIES.name, shard)

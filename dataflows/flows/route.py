@@ -215,7 +215,7 @@ class Steps:
         good: list[tuple[Record, Event]] = []
         bad: list[Rejected] = []
         for pair in read.events:
-            broken = violations(pair[1])
+            broken = violations(pair[1], pair[0].value)
             if broken:
                 detail = "; ".join([f"{one.pointer} {one.detail}" for one in broken])
                 bad.append(reject(block.topic, block.partition, *pair[0], "invalid", detail))
@@ -240,10 +240,8 @@ class Steps:
         self, events: Iterable[tuple[Record, Event]]
     ) -> Iterator[tuple[Record, Event, list[Subscriber]]]:
         index, counts = self._index, self._counts
+        self._apply_changes()
         for record, event in events:
-            # Read before the changes are applied, so that the index holds at least this much. One event is
-            # drawn through all steps before the next, so it still is this event's in `_batches`.
-            self._matched_at = self._view.position
             if self._changes:
                 self._apply_changes()
             if event.endpoint_ids is None:
@@ -263,7 +261,7 @@ class Steps:
         for record, event, subscribers in matches:
             event_id = identify(event, self._cluster_id, block.topic, partition, record.offset)
             position = EventPosition(partition, record.offset)
-            versions = {one.api_version for one in subscribers}
+            versions = dict.fromkeys([one.api_version for one in subscribers])
             yield freeze(event, event_id, record.timestamp_ms, position, versions), subscribers
 
     def _batches(
@@ -272,19 +270,19 @@ class Steps:
         counts, shards, encode = self._counts, self._shards, records.DELIVERY.encode
         if rejected:
             counts.rejected += len(rejected)
-            yield [
-                Addressed(_REJECTED, Entry(rejected_key(one), records.REJECTED.encode(one)))
-                for one in rejected
-            ]
+            yield [(_REJECTED, Entry(rejected_key(one), records.REJECTED.encode(one))) for one in rejected]
         for event, subscribers in events:
             counts.deliveries += len(subscribers)
             for some in _chunks(subscribers, event):
                 yield [
-                    Addressed(shards[shard], Entry(delivery.id.encode(), encode(delivery)))
+                    (shards[shard], Entry(delivery.id.encode(), encode(delivery)))
                     for shard, delivery in fan_out(event, some, len(shards), self._matched_at)
                 ]
 
     def _apply_changes(self) -> None:
+        # The position is read before the changes are applied, so the index holds at least this much. One
+        # event is drawn through all steps before the next, so it still is this event's in `_batches`.
+        self._matched_at = self._view.position
         changes, index = self._changes, self._index
         while changes:
             key, endpoint = changes.popleft()
@@ -317,10 +315,10 @@ class _Appending(StatelessSinkPartition[Outgoing]):
 
 def _chunks(subscribers: list[Subscriber], event: FrozenEvent) -> Iterator[list[Subscriber]]:
     """Cuts a long list, so that what is made at once has a bounded size."""
-    size = max([len(body) for body in event.bodies.values()])
-    count = max(1, min(_CHUNK_SUBSCRIBERS, _CHUNK_BYTES // size))
-    if len(subscribers) <= count:
+    if len(subscribers) == 1:
         yield subscribers
         return
+    size = max([len(body) for body in event.bodies.values()])
+    count = max(1, min(_CHUNK_SUBSCRIBERS, _CHUNK_BYTES // size))
     for start in range(0, len(subscribers), count):
         yield subscribers[start : start + count]

@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from api.app import build_app
 from api.deps import ApiDeps
-from api.idempotency import IdempotencyGate
 from api.server import start_server
 from dataflows.connectors.delivery_log.chdb import ChdbLog
 from dataflows.connectors.idempotency_store import IdempotencyStore
@@ -41,7 +40,7 @@ async def _serve(world: BenchWorld, count: int, meter: Meter) -> None:
         endpoints=world.endpoints,
         delivery_log=delivery_log,
         key_ring=world.key_ring,
-        idempotency=IdempotencyGate(store),
+        idempotency=store,
         admin_key=ADMIN_KEY,
         settings=Settings(),
         clock_ms=clock_ms,

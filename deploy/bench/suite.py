@@ -1,7 +1,8 @@
 """Runs stages one after another, each in a process of its own, and prints their figures.
 
-A process each, because chdb opens one directory per process, and because the memory and the garbage of one stage must
-not be the next one's cost. Each is pinned to one core and its receiver to another, where there is one.
+A process each, because chdb opens one directory per process, and because the memory and the garbage of one
+stage must not be the next one's cost. Each is pinned to one core and its receiver to another, where there is
+one.
 """
 
 import json

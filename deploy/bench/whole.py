@@ -1,6 +1,7 @@
 """The whole pipeline in one process: events in the log, `route`, `deliver` with real HTTP, `record` into chdb.
 
-The receiver is a cheap sink in a process of its own. The figure is the CPU of this process, from the first event to
+The receiver is a cheap sink in a process of its own. The figure is the CPU of this process, from the first
+event to
 the last row: divided by deliveries, its inverse is what one core can do.
 """
 

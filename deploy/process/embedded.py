@@ -31,7 +31,7 @@ from deploy.process.ending import Ending
 from deploy.process.exit_codes import ExitCode, code_of_death, code_of_start
 from deploy.process.greeting import Ready
 from deploy.process.heartbeat import Heartbeat
-from deploy.process.log_watch import LogWatch
+from deploy.process.log_care import LogCare
 from deploy.process.tune import SlotPlan, freeze_heap, plan_slots, raise_descriptor_limit, tune_allocator
 from schemas.errors import HooktideError, Refused
 from schemas.settings import Settings
@@ -107,7 +107,7 @@ class EmbeddedProcess:
         self._slot_plan = slot_plan
         self._watchdog = Watchdog(_end_stalled, silent_s_max=SILENT_S_MAX)
         self._flows = EmbeddedFlows(parts, now_ms, ending.fail, self._watchdog, rebuild=rebuild)
-        self._log_watch = LogWatch(parts.log, ending.fail)
+        self._log_care = LogCare(parts.log, ending.fail, now_ms)
         self._clock_complaint: str | None = None
 
     async def run(self, on_ready: OnReady, began_s: float) -> bool:
@@ -120,7 +120,7 @@ class EmbeddedProcess:
             raise Refused(_port_sentence(settings.api.host, settings.api.port, error)) from error
         self._watchdog.start()
         self._flows.start()
-        self._log_watch.start()
+        self._log_care.start()
         beating = asyncio.create_task(self._beat())
         starting = asyncio.create_task(self._announce(on_ready, port, began_s))
         await self._ending.wait()
@@ -136,7 +136,7 @@ class EmbeddedProcess:
             reasons.append("stopping")
         if not self._flows.have_begun:
             reasons.append("starting")
-        if self._log_watch.is_failing:
+        if self._log_care.is_failing:
             reasons.append("log")
         complaint = self._clock.complaint()
         if complaint is not None:
@@ -174,7 +174,7 @@ class EmbeddedProcess:
         _log.info("stopping", because=self._ending.failed_part or "asked to")
         await server.cleanup()
         can_close = await asyncio.to_thread(self._flows.stop)
-        await asyncio.to_thread(self._log_watch.close)
+        await asyncio.to_thread(self._log_care.close)
         self._watchdog.close()
         return can_close
 

@@ -19,7 +19,6 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.deps import ApiDeps
-from api.idempotency import IdempotencyGate
 from dataflows.connectors.data_directory import MASTER_KEY_FILE, DataDirectory, admin_key
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.idempotency_store import IdempotencyStore
@@ -76,7 +75,7 @@ class Parts:
             endpoint_status=self.endpoint_status,
             delivery_log=self.delivery_log,
             key_ring=self.key_ring,
-            idempotency=IdempotencyGate(self.idempotency),
+            idempotency=self.idempotency,
             admin_key=self.admin_key,
             settings=self.settings,
             clock_ms=clock_ms,
@@ -120,7 +119,9 @@ def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], clos
         key_ring = KeyRing.open(settings.master_key, directory.path / MASTER_KEY_FILE)
         key_ring.check_known({secret.key_id for _, one in endpoints.items() for secret in one.secrets})
         key, is_key_new = admin_key(directory.path)
-        idempotency = IdempotencyStore(directory.path / "idempotency")
+        idempotency = IdempotencyStore(
+            directory.path / "idempotency", kept_hours=settings.api.idempotency_hours
+        )
         closing.callback(idempotency.close)
         egress = EgressPolicy(allow_private=settings.egress.allow_private_networks, idle_max=slots)
         sender = open_aiohttp_sender(egress)

@@ -146,7 +146,7 @@ def _take_back(state: ShardState, batch: Batch, live: Live, outcome: Outcome, no
 
 
 def _disable(state: ShardState, batch: Batch, endpoint: Endpoint, now_ms: int) -> None:
-    """The endpoint answered 410 as it was when it was asked: nothing more is sent to that generation of it."""
+    """The endpoint, as it was when it was asked, answered 410: nothing more is sent to that generation."""
     row = state.endpoint_rows.get(endpoint.id, EndpointRow())
     if row.disabled_generation >= endpoint.generation:
         return

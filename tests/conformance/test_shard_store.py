@@ -60,7 +60,7 @@ class MemoryMachine(ShardStoreMachine):
 
 
 TestRocksMachine = RocksMachine.TestCase
-TestRocksMachine.settings = settings(max_examples=10, stateful_step_count=30)
+TestRocksMachine.settings = settings(max_examples=20, stateful_step_count=30)
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = settings(max_examples=60, stateful_step_count=30)
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,11 @@ from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 
 from api.app import build_app
-from api.deps import ApiDeps, IdempotencyGate
+from api.deps import ApiDeps
 from api.server import start_server
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.delivery_log.recording import RECORDED_TOPICS, Recording
+from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.local import LocalLog
 from dataflows.connectors.log.port import Entry, GroupOffset, Log, Record, TopicPartition
@@ -78,7 +79,7 @@ class ApiWorld:
 
     log: Log
     delivery_log: DeliveryLog
-    gate: IdempotencyGate
+    idempotency: IdempotencyStore
     settings: Settings = field(default_factory=make_settings)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     port: int = 0
@@ -93,7 +94,7 @@ class ApiWorld:
             endpoints=view,
             delivery_log=self.delivery_log,
             key_ring=KeyRing([MASTER_KEY]),
-            idempotency=self.gate,
+            idempotency=self.idempotency,
             admin_key=ADMIN_KEY,
             settings=self.settings,
             clock_ms=now_ms,
@@ -182,24 +183,6 @@ class ApiWorld:
                 reader.close()
 
 
-class MemoryGate:
-    """The gate without its disk and its waiting: enough for one client that asks one thing after another."""
-
-    def __init__(self) -> None:
-        self._answers: dict[tuple[str, str], tuple[bytes, bytes]] = {}
-
-    async def run_once(
-        self, tenant_id: str, key: str, body_digest: bytes, make: Callable[[], Awaitable[bytes]]
-    ) -> tuple[bytes, bool]:
-        known = self._answers.get((tenant_id, key))
-        if known is not None:
-            assert known[0] == body_digest
-            return known[1], True
-        answer = await make()
-        self._answers[tenant_id, key] = body_digest, answer
-        return answer, False
-
-
 class _NeverAsked:
     """Stands where a test must not come: every use of it fails."""
 
@@ -212,6 +195,6 @@ def unread_delivery_log() -> DeliveryLog:
     return cast("DeliveryLog", _NeverAsked())
 
 
-def unused_gate() -> IdempotencyGate:
-    """Returns a gate for tests in which nothing passes with a key."""
-    return cast("IdempotencyGate", _NeverAsked())
+def unused_store() -> IdempotencyStore:
+    """Returns a store for tests in which nothing is accepted with a key."""
+    return cast("IdempotencyStore", _NeverAsked())

@@ -85,7 +85,7 @@ class HooktideProcess:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.directory,
-                env={**inherited, "PYTHONPATH": f"/tmp/stubs:{ROOT}", "PYTHONSAFEPATH": "1", **(env or {})},
+                env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", **(env or {})},
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,

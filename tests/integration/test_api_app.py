@@ -23,6 +23,7 @@ from api.log_writes import LogWrites
 from api.metrics import ApiMetrics
 from api.recent_events import RecentEvents
 from dataflows.connectors.delivery_log.chdb import ChdbLog
+from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.local import LocalLog
 from dataflows.connectors.log.port import Entry, OnAppended, TopicPartition
@@ -50,11 +51,10 @@ from tests.integration.api_world import (
     EVENTS_PATH,
     MASTER_KEY,
     ApiWorld,
-    MemoryGate,
     make_settings,
     now_ms,
     open_log,
-    unused_gate,
+    unused_store,
 )
 
 
@@ -155,17 +155,26 @@ def publishes(tmp_path: Path) -> Iterator[PublishEvents]:
 
 
 @pytest.fixture
-async def world(tmp_path: Path, delivery_log: ChdbLog) -> AsyncIterator[ApiWorld]:
+def store(tmp_path: Path) -> Iterator[IdempotencyStore]:
+    store = IdempotencyStore(tmp_path / "idempotency")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, delivery_log: ChdbLog, store: IdempotencyStore) -> AsyncIterator[ApiWorld]:
     log = open_log(tmp_path / "log")
-    async with ApiWorld(log, delivery_log, MemoryGate()).running() as world:
+    async with ApiWorld(log, delivery_log, store).running() as world:
         yield world
     log.close()
 
 
 @pytest.fixture
-async def recording(tmp_path: Path, own_delivery_log: ChdbLog) -> AsyncIterator[ApiWorld]:
+async def recording(
+    tmp_path: Path, own_delivery_log: ChdbLog, store: IdempotencyStore
+) -> AsyncIterator[ApiWorld]:
     log = open_log(tmp_path / "log")
-    async with ApiWorld(log, own_delivery_log, MemoryGate()).running() as world:
+    async with ApiWorld(log, own_delivery_log, store).running() as world:
         yield world
     log.close()
 
@@ -273,6 +282,39 @@ async def test_a_key_names_one_event(world: ApiWorld) -> None:
     assert [event.idempotency_key for event in world.events()] == ["order-1"]
     other = await world.publish(key="order-1", tenant_id="other")
     assert other.json["id"] != first.json["id"]
+
+
+async def test_another_body_under_the_key_is_refused(world: ApiWorld) -> None:
+    first = await world.publish(key="k")
+    for change in ({"data": {"n": 2}}, {"type": "order.paid"}, {"occurred_at": "2026-01-31T12:00:00Z"}):
+        other = await world.publish(key="k", **change)
+        assert (other.status, other.code) == (422, "idempotency_mismatch")
+    spaced = b'{ "data":{"n":1}, "type":"order.created", "tenant_id":"acme" }'
+    again = await world.ask("POST", EVENTS_PATH, body=spaced, key="k")
+    assert again.json == first.json
+    assert len(world.events()) == 1
+
+
+async def test_fifty_publishes_at_once_under_one_key_are_one_event(world: ApiWorld) -> None:
+    answers = await asyncio.gather(*[world.publish(key="k") for _ in range(50)])
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.body for answer in answers}) == 1
+    assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) == 1
+    assert len(world.events()) == 1
+
+
+async def test_a_key_is_remembered_across_a_restart(
+    tmp_path: Path, delivery_log: ChdbLog, store: IdempotencyStore
+) -> None:
+    answers = []
+    for _ in range(2):
+        log = open_log(tmp_path / "log")
+        async with ApiWorld(log, delivery_log, store).running() as world:
+            answers.append(await world.publish(key="k"))
+            assert len(world.events()) == 1
+        log.close()
+    assert answers[0].body == answers[1].body
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
 
 
 async def test_named_endpoints_get_the_event_whatever_they_subscribed_to(world: ApiWorld) -> None:
@@ -440,10 +482,10 @@ async def test_reads_say_how_far_the_delivery_log_is_behind(recording: ApiWorld)
 
 
 async def test_without_a_delivery_log_recent_events_are_shown_and_others_are_503(
-    tmp_path: Path,
+    tmp_path: Path, store: IdempotencyStore
 ) -> None:
     log = open_log(tmp_path / "log")
-    async with ApiWorld(log, Unanswering(), MemoryGate()).running() as world:
+    async with ApiWorld(log, Unanswering(), store).running() as world:
         await world.create_endpoint("acme", "*")
         published = await world.publish()
         assert (await world.ask("GET", published.headers["Location"])).json["data"] == {"n": 1}
@@ -456,12 +498,12 @@ async def test_without_a_delivery_log_recent_events_are_shown_and_others_are_503
 
 @pytest.mark.parametrize("key", [None, "mine"])
 async def test_a_silent_log_is_503_with_the_key_that_publishes_the_same_event(
-    tmp_path: Path, delivery_log: ChdbLog, key: str | None
+    tmp_path: Path, delivery_log: ChdbLog, store: IdempotencyStore, key: str | None
 ) -> None:
     log = open_log(tmp_path / "log")
     silent = SilentLog(log)
     settings = make_settings(append_timeout_ms=100)
-    async with ApiWorld(silent, delivery_log, MemoryGate(), settings).running() as world:
+    async with ApiWorld(silent, delivery_log, store, settings).running() as world:
         silent.is_silent = True
         unsure = await world.publish(key=key)
         assert (unsure.status, unsure.code, unsure.headers["Retry-After"]) == (503, "log_unavailable", "1")
@@ -481,7 +523,7 @@ async def test_a_silent_log_is_503_for_a_new_endpoint_too(tmp_path: Path, delive
     log = open_log(tmp_path / "log")
     silent = SilentLog(log)
     settings = make_settings(append_timeout_ms=100)
-    async with ApiWorld(silent, delivery_log, unused_gate(), settings).running() as world:
+    async with ApiWorld(silent, delivery_log, unused_store(), settings).running() as world:
         silent.is_silent = True
         body = {"tenant_id": "acme", "url": "https://example.com/", "event_types": ["*"]}
         answer = await world.ask("POST", ENDPOINTS_PATH, json=body)

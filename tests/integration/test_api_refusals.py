@@ -22,7 +22,7 @@ from tests.integration.api_world import (
     make_settings,
     open_log,
     unread_delivery_log,
-    unused_gate,
+    unused_store,
 )
 
 EVENT = {"tenant_id": "acme", "type": "order.created", "data": {}}
@@ -38,7 +38,7 @@ refused = pytest.mark.usefixtures("nothing_written")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApiWorld]:
     log = open_log(tmp_path_factory.mktemp("api") / "log")
     settings = make_settings(allow_private=False)
-    async with ApiWorld(log, unread_delivery_log(), unused_gate(), settings).running() as world:
+    async with ApiWorld(log, unread_delivery_log(), unused_store(), settings).running() as world:
         yield world
     log.close()
 

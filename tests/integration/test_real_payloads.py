@@ -23,7 +23,8 @@ PUBLISHERS = 4
 
 ATTEMPTS = """
 SELECT event_id, endpoint_id, number, status, attempt_id, error_code, requests_sent, after_crash,
-       toUnixTimestamp64Milli(started_at) AS started_at_ms, toUnixTimestamp64Milli(finished_at) AS finished_at_ms
+       toUnixTimestamp64Milli(started_at) AS started_at_ms, toUnixTimestamp64Milli(finished_at) AS
+       finished_at_ms
 FROM hooktide.attempts
 """
 

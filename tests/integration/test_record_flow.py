@@ -104,10 +104,11 @@ def make_event(number: int) -> Event:
 
 def make_delivery(number: int) -> Delivery:
     event_id, endpoint_id = f"evt_{number}", "ep_1"
+    at = EventPosition(0, number)
+    name = delivery_id(event_id, endpoint_id)
     return Delivery(
-        delivery_id(event_id, endpoint_id), event_id, endpoint_id, "t1", "order.created", "", b"{}", b"12345678",
-        START_MS, EventPosition(0, number), 0,
-    )  # fmt: skip
+        name, event_id, endpoint_id, "t1", "order.created", "", b"{}", b"12345678", START_MS, at, 0
+    )
 
 
 def fill(log: MemoryLog, count: int) -> None:

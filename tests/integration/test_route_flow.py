@@ -1,14 +1,17 @@
 """The route flow, run by Bytewax over a log in memory: matched, ordered, and nothing lost by dying."""
 
 import random
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from dataflows.connectors.log.port import Entry, GroupOffset, TopicPartition
+from dataflows.connectors.log.local import LocalLog
+from dataflows.connectors.log.port import Entry, GroupOffset, Log, TopicPartition
 from dataflows.connectors.table_view import TableView
 from dataflows.engine.flow_runner import FlowThread
 from dataflows.engine.stop import StopSignal
@@ -76,7 +79,7 @@ def is_routed(log: MemoryLog) -> bool:
 class Running:
     """A route process under test."""
 
-    def __init__(self, log: MemoryLog) -> None:
+    def __init__(self, log: Log) -> None:
         self.log = log
         self.stop = StopSignal()
         self.beats = 0
@@ -358,3 +361,38 @@ def test_an_offset_below_the_log_start_goes_on_there_and_above_its_end_refuses()
     process.thread.join(10)
     assert isinstance(process.deaths[0], Refused)
     assert "99" in str(process.deaths[0])
+
+
+def test_over_the_local_log_a_restart_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    def open_log() -> LocalLog:
+        return LocalLog.open(
+            tmp_path / "log", partitions=PARTITIONS, clock_ms=lambda: START_MS, linger_ms=0.1
+        )
+
+    expected: list[bytes] = []
+    for round_ in range(3):
+        log = open_log()
+        try:
+            if round_ == 0:
+                entry = Entry(b"ep_1", records.ENDPOINT.encode(make_endpoint("ep_1")))
+                log.append_and_wait(ENDPOINTS_AT, [entry])
+            events = [make_event(n, id=f"evt_{round_}_{n}") for n in range(300)]
+            entries = [Entry(b"t1", records.encode_event(event)) for event in events]
+            log.append_and_wait(TopicPartition(EVENTS.name, 0), entries)
+            expected += [delivery_id(str(event.id), "ep_1").encode() for event in events]
+            process = Running(log)
+            of = TopicPartition(DELIVERIES.name, partition_of("ep_1", SHARDS))
+            deadline_s = time.monotonic() + 20
+            while log.end(of) < len(expected) and time.monotonic() < deadline_s:
+                process.thread.join(0.005)
+            process.end()
+            assert process.deaths == []
+            committed = log.committed(GROUP, TopicPartition(EVENTS.name, 0))
+            assert committed is not None
+            assert committed.offset == len(expected)
+            reader = log.reader({of: 0})
+            found = [record.key for _ in range(10) for record in reader.poll(of, 500)]
+            reader.close()
+            assert found == expected
+        finally:
+            log.close()

@@ -1,8 +1,8 @@
 """A world in virtual time around one shard engine: a log, receivers, crashes, power cuts, old copies, lost directories.
 
-Everything is drawn from one seed, so a failure repeats by its number. The world plays what the process does around
-the engine (log, acknowledgements, slots, barriers, syncs) and keeps the receivers' own record, against which the
-promises are checked at the end.
+Everything is drawn from one seed, so a failure repeats by its number. The world plays what the process does
+around the engine (log, acknowledgements, slots, barriers, syncs) and keeps the receivers' own record, against
+which the promises are checked at the end.
 """
 
 import random
@@ -110,22 +110,23 @@ class World:
             max_concurrency=6,
         )
 
-    # What the process does ------------------------------------------------------------------------------------
+    # What the process does
+    # ------------------------------------------------------------------------------------
 
     def boot(self) -> None:
         """Reconciles and starts; whatever the store is, this is the one way in."""
         self.life += 1
         engine = self.engine = ShardEngine(0, self.life, self.store, self.view, self.policy)
         position = engine.reconcile.position
-        at = position.transitions_position if position is not None else 0
-        records = self.topics[topics.TRANSITIONS.name]
-        for start in range(at, len(records), 3):
-            engine.reconcile.redo([TRANSITION_KEY.decode(key) for key, _ in records[start : start + 3]])
         at = position.dead_letters_position if position is not None else 0
         letters = self.topics[topics.DEAD_LETTERS.name]
         engine.reconcile.note(
             topics.DEAD_LETTERS.name, [DEAD_LETTER_KEY.decode(key).stamp for key, _ in letters[at:]]
         )
+        at = position.transitions_position if position is not None else 0
+        records = self.topics[topics.TRANSITIONS.name]
+        for start in range(at, len(records), 3):
+            engine.reconcile.redo([TRANSITION_KEY.decode(key) for key, _ in records[start : start + 3]])
         ends = {topics.TRANSITIONS.name: len(records), topics.DEAD_LETTERS.name: len(letters)}
         offset = position.deliveries_offset if position is not None else 0
         engine.start(offset, len(self.deliveries), ends)
@@ -247,8 +248,8 @@ class World:
         """The process dies between two steps; what was in flight was sent, nobody recorded it.
 
         Args:
-            damaged: the store as the next process finds it (after a power cut, from a copy, empty). What only the
-                lost part of it knew may be sent again.
+            damaged: the store as the next process finds it (after a power cut, from a copy, empty). What only
+                the lost part of it knew may be sent again.
         """
         repeatable = {dispatch.live.delivery.id for _, dispatch, _ in self.flying}
         if damaged is not None:

@@ -57,7 +57,7 @@ from dataflows.connectors.log.port import (
     Reader,
     TopicPartition,
 )
-from schemas.errors import DamagedStore, FormatMismatch, StoreUnavailable
+from schemas.errors import DamagedStore, FormatMismatch, LogUnavailable, StoreUnavailable
 from schemas.topics import BY_NAME
 
 _COMMIT_TIMEOUT_S = 10.0
@@ -172,6 +172,8 @@ class LocalLog:
             LogUnavailable: not known to be stored.
             OffsetOutOfRange: a position above the end, which nobody can have read; nothing is stored.
         """
+        if self._is_closed:
+            raise LogUnavailable("the log is closed")
         for of, position in offsets.items():
             state = self._states[of]
             if position.offset > state.end:

@@ -50,7 +50,7 @@ from dataflows.connectors.shard_store.rocks_survey import (
 from dataflows.connectors.shard_store.store_identity import StoreIdentity, read_identity
 from dataflows.connectors.shard_store.wal_ledger import WalLedger, wal_lengths
 from operators.shard.store_port import Batch, Family
-from schemas.errors import HooktideError, StoreUnavailable
+from schemas.errors import HooktideError
 
 LEDGER_FILE = "wal.ledger"
 
@@ -139,7 +139,7 @@ class RocksStore:
             is_made = (directory / CURRENT_FILE).exists()
             ledger = WalLedger.open(directory / LEDGER_FILE, may_create=not is_made)
         except OSError as error:
-            raise StoreUnavailable(f"opening the shard store in {directory}: {error}") from error
+            raise translated(error, "opening the shard store", directory) from error
         try:
             if is_made:
                 generations = check_whole(directory, ledger, memory, shard, shard_count)
@@ -308,8 +308,6 @@ class RocksStore:
             wals = wal_lengths(self._directory / WAL_DIRECTORY)  # before the sync: never ahead of the disk
             self._database.flush_wal(sync=True)
             self._ledger.record(batches, wals, is_synced=is_new)
-        except OSError as error:
-            raise StoreUnavailable(f"syncing the shard store in {self._directory}: {error}") from error
         except Exception as error:
             raise self._failure(error, "syncing") from error
         self._batches_synced = batches
