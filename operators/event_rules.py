@@ -52,7 +52,8 @@ _TENANT = Violation("/tenant_id", "invalid", "is 1-64 letters, digits or any of 
 _TYPE = Violation(
     "/type",
     "invalid",
-    f"is words of letters, digits and underscores, joined by dots, at most {EVENT_TYPE_CHARS_MAX} characters",
+    "is words of letters, digits, underscores and hyphens, joined by dots, "
+    f"at most {EVENT_TYPE_CHARS_MAX} characters",
 )
 _ID = Violation("/id", "invalid", "is 1-128 letters, digits or any of _ : -")
 _KEY = Violation("/idempotency_key", "invalid", "is 1-255 visible ASCII characters")

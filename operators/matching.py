@@ -87,4 +87,6 @@ def _explain(pattern: str) -> str:
         return f"{len(bare)} characters; an event type has at most {EVENT_TYPE_CHARS_MAX}"
     if EVERYTHING in bare:
         return f'"{pattern}": a star stands alone ("*") or at the end after a dot ("order.*")'
-    return f'"{pattern}" is not an event type: words of letters, digits and underscores, joined by dots'
+    return (
+        f'"{pattern}" is not an event type: words of letters, digits, underscores and hyphens, joined by dots'
+    )

@@ -7,7 +7,7 @@ into the body at fan-out and never parsed again.
 
 from msgspec import Raw, Struct
 
-EVENT_TYPE_PATTERN = r"^[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*$"
+EVENT_TYPE_PATTERN = r"^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$"
 EVENT_TYPE_CHARS_MAX = 128
 
 

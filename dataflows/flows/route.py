@@ -240,7 +240,6 @@ class Steps:
         self, events: Iterable[tuple[Record, Event]]
     ) -> Iterator[tuple[Record, Event, list[Subscriber]]]:
         index, counts = self._index, self._counts
-        self._apply_changes()
         for record, event in events:
             if self._changes:
                 self._apply_changes()
@@ -280,9 +279,6 @@ class Steps:
                 ]
 
     def _apply_changes(self) -> None:
-        # The position is read before the changes are applied, so the index holds at least this much. One
-        # event is drawn through all steps before the next, so it still is this event's in `_batches`.
-        self._matched_at = self._view.position
         changes, index = self._changes, self._index
         while changes:
             key, endpoint = changes.popleft()
@@ -290,6 +286,11 @@ class Steps:
                 index.remove(key)
             else:
                 index.upsert(endpoint)
+        # A change is announced before the view's position passes its record, so the position is read after a
+        # call that waits for whoever is in the middle of that: it then lies behind every change applied here.
+        # One event is drawn through all steps before the next, so it still is this event's in `_batches`.
+        self._view.catch_up(0)
+        self._matched_at = self._view.position
 
 
 class AppendSink(DynamicSink[Outgoing]):

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import uvloop
@@ -44,7 +44,18 @@ _LOOK_S: Final = 0.02
 _log = structlog.get_logger("hooktide.process")
 
 
-OnReady = Callable[[Ready], None]
+class Audience(NamedTuple):
+    """Who is told what the process does, in the words of `up` or of a test.
+
+    Attributes:
+        on_ready: called once, when all flows have begun.
+        on_stopping: called once, before what is in flight is waited for.
+        on_failure: called with one sentence when a part has died.
+    """
+
+    on_ready: Callable[[Ready], None]
+    on_stopping: Callable[[], None]
+    on_failure: Callable[[str], None]
 
 
 def now_ms() -> int:
@@ -52,14 +63,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def run_embedded(
-    settings: Settings, on_ready: OnReady, on_failure: Callable[[str], None], *, rebuild: bool = False
-) -> ExitCode:
+def run_embedded(settings: Settings, audience: Audience, *, rebuild: bool = False) -> ExitCode:
     """Runs everything until a signal, or the death of a part. On the main thread.
 
     Args:
-        on_ready: called once, when all flows have begun.
-        on_failure: called with one sentence when a part has died.
+        audience: told when it is ready, when it stops, and why it failed.
         rebuild: takes shards over from a lost store.
 
     Returns:
@@ -82,10 +90,11 @@ def run_embedded(
             raise Refused(complaint)
         process = EmbeddedProcess(parts, clock, ending, slot_plan, rebuild=rebuild)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            can_close = runner.run(process.run(on_ready, began_s))
-        if not can_close:
-            closing.pop_all()  # somebody still uses them: closing would crash what a kill leaves whole
-    return _explained(ending, on_failure, is_ready=process.is_ready, can_close=can_close)
+            can_close = runner.run(process.run(audience, began_s))
+        to_close = closing.pop_all()
+    if can_close:  # else somebody still uses them: closing would crash what a kill leaves whole
+        _close(to_close, ending)
+    return _explained(ending, audience.on_failure, is_ready=process.is_ready, can_close=can_close)
 
 
 class EmbeddedProcess:
@@ -110,7 +119,7 @@ class EmbeddedProcess:
         self._log_care = LogCare(parts.log, ending.fail, now_ms)
         self._clock_complaint: str | None = None
 
-    async def run(self, on_ready: OnReady, began_s: float) -> bool:
+    async def run(self, audience: Audience, began_s: float) -> bool:
         """Serves until the end; returns whether the parts can be closed."""
         settings = self._parts.settings
         app = build_app(self._parts.api_deps(now_ms, self.readiness))
@@ -122,9 +131,10 @@ class EmbeddedProcess:
         self._flows.start()
         self._log_care.start()
         beating = asyncio.create_task(self._beat())
-        starting = asyncio.create_task(self._announce(on_ready, port, began_s))
+        starting = asyncio.create_task(self._announce(audience, port, began_s))
         await self._ending.wait()
         starting.cancel()
+        audience.on_stopping()
         can_close = await self._stop(server)
         beating.cancel()
         return can_close
@@ -146,13 +156,13 @@ class EmbeddedProcess:
             _log.warning("clock_judged", complaint=complaint or "none any more")
         return reasons
 
-    async def _announce(self, on_ready: OnReady, port: int, began_s: float) -> None:
+    async def _announce(self, audience: Audience, port: int, began_s: float) -> None:
         while not self._flows.have_begun:  # noqa: ASYNC110 - other threads raise it, once
             await asyncio.sleep(_LOOK_S)
         freeze_heap()
         host = self._parts.settings.api.host
         self.is_ready = True
-        on_ready(
+        audience.on_ready(
             Ready(
                 url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
                 data=str(self._parts.directory.path),
@@ -197,6 +207,14 @@ def refuse_taken_port(host: str, port: int) -> None:
 def _port_sentence(host: str, port: int, error: OSError) -> str:
     reason = (error.strerror or str(error)).lower()
     return f"port {port} on {host} cannot be taken ({reason}): name another with --port, or 0 for a free one"
+
+
+def _close(closing: ExitStack, ending: Ending) -> None:
+    """Closes the parts; what fails now (a full disk) is a failure of this run, and no refusal to start."""
+    try:
+        closing.close()
+    except HooktideError as error:
+        ending.fail("closing", error)
 
 
 def _end_stalled(name: str, silent_s: float) -> None:

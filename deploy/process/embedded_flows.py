@@ -21,12 +21,13 @@ from dataflows.engine.flow_runner import FlowThread, OnDeath
 from dataflows.engine.stop import StopSignal
 from dataflows.engine.watchdog import Watchdog
 from dataflows.flows.deliver import Deliver
-from dataflows.flows.record import Record
+from dataflows.flows.record import STOP_DEADLINE_MS, Record
 from dataflows.flows.route import Route
 from deploy.process.embedded_parts import Parts
 from deploy.process.heartbeat import Heartbeat
 from operators.shard.policy import ShardPolicy
 from schemas.endpoint import RetryPolicy
+from schemas.errors import HooktideError
 from schemas.settings import Settings
 
 EPOCH_S: Final = 1.0
@@ -108,11 +109,11 @@ class EmbeddedFlows:
             self._join("route", deadline_s + _JOIN_MARGIN_S),
             self._join("deliver", deadline_s + _JOIN_MARGIN_S),
         ]
-        if self._deliver is not None and has_ended[1] and self._threads["deliver"].error is None:
-            self._deliver.finish(FINISH_S)
+        if has_ended[1]:
+            self._finish_deliver()
         self._drain()
         self._stop_record.request()
-        has_ended.append(self._join("record", _JOIN_MARGIN_S))
+        has_ended.append(self._join("record", STOP_DEADLINE_MS / 1_000 + _JOIN_MARGIN_S))
         return all(has_ended)
 
     def _thread(self, name: str, open_flow: Callable[[OnPoll], _Flow], epoch_s: float) -> FlowThread:
@@ -136,6 +137,14 @@ class EmbeddedFlows:
         if not has_ended:
             _log.error("flow_did_not_end", flow=name, waited_s=timeout_s)
         return has_ended
+
+    def _finish_deliver(self) -> None:
+        if self._deliver is None or self._threads["deliver"].error is not None:
+            return
+        try:
+            self._deliver.finish(FINISH_S)
+        except HooktideError as error:  # a disk that is full now; the next start reconciles
+            self._on_death("deliver", error)
 
     def _drain(self) -> None:
         """Gives `record` a moment to take over what the other flows wrote at their end."""

@@ -1,5 +1,7 @@
 """What `up` says when it is ready: where everything is, and commands to copy that show it working."""
 
+from shlex import quote
+
 from msgspec import Struct
 
 from deploy.process.tune import SlotPlan
@@ -30,7 +32,7 @@ def greeting(ready: Ready, settings: Settings, *, is_terminal: bool) -> str:
     """Returns the text. The admin key is in it once, for a person: never where it would end in a file."""
     show_key = "./hooktide key show"
     if settings.data != Settings().data:
-        show_key += f" --data {ready.data}"
+        show_key += f" --data {quote(ready.data)}"
     shows_key = ready.is_key_new and is_terminal
     key = f"{ready.admin_key}  {_TERMINAL_ONLY.format(show_key=show_key)}" if shows_key else show_key
     plan = ready.slot_plan

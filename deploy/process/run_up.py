@@ -37,14 +37,21 @@ def run_up(flags: tuple[Flag, ...], config: Path | None, log_level: str | None, 
 
 
 def _run(settings: Settings, *, rebuild: bool) -> ExitCode:
-    from deploy.process.embedded import run_embedded  # noqa: PLC0415 - see above
+    from deploy.process.embedded import Audience, run_embedded  # noqa: PLC0415 - see above
+
+    is_watched = sys.stdout.isatty()
 
     def greet(ready: Ready) -> None:
-        text = greeting(ready, settings, is_terminal=sys.stdout.isatty())
+        text = greeting(ready, settings, is_terminal=is_watched)
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:  # whoever started us reads no more, which is no reason to stop delivering
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
 
-    return run_embedded(settings, greet, complain, rebuild=rebuild)
+    def say_stopping() -> None:
+        if is_watched:
+            wait_s = settings.deliver.stop_deadline_ms / 1_000
+            complain(f"stopping; what is in flight gets up to {wait_s:g} s, and Ctrl-C again ends it at once")
+
+    return run_embedded(settings, Audience(greet, say_stopping, complain), rebuild=rebuild)

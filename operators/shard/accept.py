@@ -104,6 +104,9 @@ def _accept_delivery(
 ) -> bool:
     """Applies one delivery; returns whether the batch got rows besides the outbox's."""
     offset, fanned_out_at_ms = record[0], record[1]
+    is_too_old = delivery.recorded_at_ms < state.highest_recorded_at_ms - TOO_OLD_MS
+    # Repeats count too: after a crash the same records must lead to the same judgements.
+    state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, delivery.recorded_at_ms)
     known = state.by_id.get(delivery.id)
     row = seen.get(delivery.id)
     digest = known.delivery.digest if known is not None else row.digest if row is not None else None
@@ -119,11 +122,10 @@ def _accept_delivery(
         if row.has_row or row.state.is_final:
             return False
         return _adopt(state, timers, batch, live, row, seen)
-    if delivery.recorded_at_ms < state.highest_recorded_at_ms - TOO_OLD_MS:
+    if is_too_old:
         name = ending.name_by_position(delivery)
         ending.put_dead_letter(state, batch, live, Reason.TOO_OLD, now_ms, name)
         return True
-    state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, delivery.recorded_at_ms)
     if _has_expired(state, delivery, fanned_out_at_ms, now_ms):
         ending.end(state, batch, live, DeliveryState.DEAD_LETTERED, Reason.EXPIRED, now_ms)
         seen[delivery.id] = state.seen_row(live, DeliveryState.DEAD_LETTERED, has_row=False)
@@ -166,7 +168,6 @@ def _adopt(
     live.may_have_been_sent = live.offset < state.resend_below
     if row.lane is not Lane.FRESH:
         live.lane = row.lane
-    state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, live.delivery.recorded_at_ms)
     timers.note(state.put_due(batch, live, max(row.next_attempt_at_ms, 1)))
     seen[live.delivery.id] = replace(row, has_row=True)
     return True

@@ -35,6 +35,7 @@ class Reconcile:
         raw = state.store.get(Family.META, store_keys.META_STAMP)
         self._stamp = STAMP_ROW.decode(raw) if raw is not None else RowStamp(0, 0)
         self._in_topic: dict[str, RowStamp] = {}
+        self._letters: set[tuple[int, int]] = set()
         self.redone_count = 0
         if self.position is not None:
             state.next_offset = self.position.deliveries_offset
@@ -62,7 +63,10 @@ class Reconcile:
 
     def note(self, topic: str, stamps: Iterable[RowStamp]) -> None:
         """Takes notice of stamps that stand in a topic: their outbox rows are not published again."""
-        self._in_topic[topic] = max((*stamps, self._in_topic.get(topic, RowStamp(0, 0))))
+        noted = list(stamps)
+        self._in_topic[topic] = max((*noted, self._in_topic.get(topic, RowStamp(0, 0))))
+        if topic == topics.DEAD_LETTERS.name:
+            self._letters.update((stamp.epoch, stamp.sequence) for stamp in noted)
 
     def finish(self, ends: dict[str, int]) -> OutboxProgress:
         """Loads what the engine keeps in memory; returns where publication goes on.
@@ -71,6 +75,7 @@ class Reconcile:
             ends: by topic, the position up to which its records were read.
         """
         state = self._state
+        self._letters.clear()
         state.sequence = self._stamp.sequence
         for key, raw in state.store.scan_all(Family.ENDPOINTS):
             endpoint_id, row = key.decode(), ENDPOINT_ROW.decode(raw)
@@ -89,8 +94,7 @@ class Reconcile:
         """
         if key.state is not DeliveryState.DEAD_LETTERED or topics.DEAD_LETTERS.name not in self._in_topic:
             return False
-        of_letter = RowStamp(key.stamp.epoch, key.stamp.sequence + 1)
-        return self._in_topic[topics.DEAD_LETTERS.name] < of_letter
+        return (key.stamp.epoch, key.stamp.sequence + 1) not in self._letters
 
     def _redo_one(self, batch: Batch, key: TransitionKey, row: SeenRow | None) -> SeenRow:
         state = self._state

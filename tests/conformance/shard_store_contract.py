@@ -16,6 +16,8 @@ from operators.shard.store_port import Batch, Family, ShardStore
 Rows = dict[bytes, bytes]
 
 FAMILIES = st.sampled_from(list(Family))
+# A range of `meta` might cover the rows under `_store.`, which say whose store it is: nobody deletes one.
+RANGE_FAMILIES = st.sampled_from([family for family in Family if family is not Family.META])
 GENERATIONS = st.integers(0, 5)
 KEYS = st.lists(st.sampled_from([b"\0", b"\1", b"a", b"\xfe", b"\xff"]), max_size=3).map(b"".join)
 VALUES = st.one_of(st.binary(max_size=4), st.integers(0, 255).map(lambda byte: bytes([byte]) * 5_000))
@@ -69,7 +71,7 @@ def steps(generations: list[int]) -> st.SearchStrategy[list[Step]]:
     choices = [
         st.builds(Step, st.just("put"), FAMILIES, KEYS, VALUES),
         st.builds(Step, st.just("delete"), FAMILIES, KEYS, st.just(b"")),
-        st.builds(Step, st.just("delete_range"), FAMILIES, KEYS, KEYS),
+        st.builds(Step, st.just("delete_range"), RANGE_FAMILIES, KEYS, KEYS),
     ]
     if generations:
         numbers = st.sampled_from(generations)

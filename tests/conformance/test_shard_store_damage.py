@@ -414,6 +414,23 @@ class TestThreads:
         store.close()
 
 
+class TestTuning:
+    def test_rocksdb_took_the_options_that_correctness_rests_on(self, copy: Path) -> None:
+        store = _open(copy)
+        options = max(copy.glob("OPTIONS-*")).read_text()
+        store.close()
+        for line in (
+            "atomic_flush=true",
+            "wal_recovery_mode=kTolerateCorruptedTailRecords",
+            "recycle_log_file_num=0",
+            "manual_wal_flush=false",
+            "compression=kLZ4Compression",
+            "filter_policy=bloomfilter:10",
+        ):
+            assert line in options
+        assert "atomic_flush=false" not in options
+
+
 class TestLedger:
     @pytest.mark.parametrize(
         ("found", "needed_min", "batches", "hole"),

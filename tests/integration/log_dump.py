@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dataflows.connectors.delivery_delivery_log import ChdbLog
+from dataflows.connectors.delivery_log.chdb import ChdbLog
 from deploy.checks import ROOT
 
 

@@ -20,7 +20,9 @@ LATE_MS = 1_000
 
 def _delivery(hooktide: HooktideProcess, event_id: str, state: str) -> Any:  # noqa: ANN401 - JSON
     page = hooktide.get_until(
-        f"events/{event_id}/deliveries", lambda page: [d["state"] for d in page["data"]] == [state], timeout_s=15
+        f"events/{event_id}/deliveries",
+        lambda page: [d["state"] for d in page["data"]] == [state],
+        timeout_s=15,
     )
     return hooktide.get_until(f"deliveries/{page['data'][0]['id']}", lambda d: d["state"] == state)
 
@@ -49,7 +51,9 @@ def test_an_endpoint_that_fails_three_times_gets_its_event_on_attempt_four(hookt
     assert [attempt["status"] for attempt in delivery["attempts"]] == [500, 500, 500, 200]
 
 
-def test_an_endpoint_that_never_recovers_ends_in_dead_letters_with_the_reason(hooktide: HooktideProcess) -> None:
+def test_an_endpoint_that_never_recovers_ends_in_dead_letters_with_the_reason(
+    hooktide: HooktideProcess,
+) -> None:
     with ReceiverThread() as receiver:
         receiver.behave(Behaviour(status=503))
         hooktide.start(env=SHORT)
@@ -62,11 +66,15 @@ def test_an_endpoint_that_never_recovers_ends_in_dead_letters_with_the_reason(ho
     assert delivery["reason"] == "retries_exhausted"
     rows = dump(hooktide.data, "SELECT * FROM hooktide.dead_letters")
     assert [(r["event_id"], r["endpoint_id"]) for r in rows] == [(event["id"], endpoint["id"])]
-    assert [(r["reason"], r["attempt_count"], r["last_status"]) for r in rows] == [("retries_exhausted", 4, 503)]
+    assert [(r["reason"], r["attempt_count"], r["last_status"]) for r in rows] == [
+        ("retries_exhausted", 4, 503)
+    ]
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, "permanent_status"), (410, "endpoint_gone")])
-def test_a_permanent_answer_is_a_dead_letter_at_once(hooktide: HooktideProcess, status: int, reason: str) -> None:
+def test_a_permanent_answer_is_a_dead_letter_at_once(
+    hooktide: HooktideProcess, status: int, reason: str
+) -> None:
     with ReceiverThread() as receiver:
         receiver.behave(Behaviour(status=status))
         hooktide.start(env=SHORT)
@@ -120,7 +128,9 @@ def test_a_keyed_publish_twice_and_across_a_restart_is_one_event(hooktide: Hookt
     assert rows == [{"n": 1}]
 
 
-def test_a_keyed_publish_is_one_delivery_even_when_the_answers_were_forgotten(hooktide: HooktideProcess) -> None:
+def test_a_keyed_publish_is_one_delivery_even_when_the_answers_were_forgotten(
+    hooktide: HooktideProcess,
+) -> None:
     """The idempotency memory is lost with its directory; the key still names the one event, and the shard knows it."""
     with ReceiverThread() as receiver:
         hooktide.start()

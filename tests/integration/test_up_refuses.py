@@ -10,8 +10,15 @@ import sys
 from pathlib import Path
 
 from dataflows.connectors.data_directory import DataDirectory
+from dataflows.connectors.log.local import LocalLog
+from dataflows.connectors.log.port import Entry, TopicPartition
 from deploy.checks import ROOT
+from deploy.process.clock import is_kept_in_step_by_ntp
+from deploy.process.embedded import now_ms
+from deploy.process.embedded_parts import partition_counts
 from deploy.receiver.receiver import ReceiverThread
+from schemas.settings import Settings
+from schemas.topics import ENDPOINT_STATUS
 from tests.integration.hooktide_process import HooktideProcess, await_events
 
 
@@ -97,6 +104,23 @@ def test_a_signal_while_starting_ends_it_gracefully(hooktide: HooktideProcess) -
         assert hooktide.process.poll() is None, hooktide.log
 
     assert hooktide.terminate() == 0, hooktide.log
+
+
+def test_a_clock_behind_its_own_records_is_refused_unless_ntp_keeps_it(hooktide: HooktideProcess) -> None:
+    DataDirectory.open(hooktide.data, shards=8, events_partitions=8, now_ms=1).close()
+    in_an_hour_ms = now_ms() + 3_600_000
+    log = LocalLog.open(
+        hooktide.data / "log", partitions=partition_counts(Settings()), clock_ms=lambda: in_an_hour_ms
+    )
+    log.append_and_wait(TopicPartition(ENDPOINT_STATUS.name, 0), [Entry(b"ep_1", None)])
+    log.close()
+
+    if is_kept_in_step_by_ntp():  # then the record is wrong, and the clock is right
+        hooktide.start()
+        assert hooktide.terminate() == 0, hooktide.log
+    else:
+        assert hooktide.launch().wait() == 3, hooktide.log
+        assert [("59 minutes later" in line, "NTP" in line) for line in sentences(hooktide)] == [(True, True)]
 
 
 def test_a_lost_shard_store_is_refused_until_a_person_says_rebuild(hooktide: HooktideProcess) -> None:

@@ -56,7 +56,7 @@ def test_a_type_of_n_segments_matches_n_plus_one_patterns() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "a.", ".a", "a..b", "a b", "a-b", "a\n", "ä", "a.*", "*", "a" * 129, "a\x00", "٣"],
+    ["", ".", "a.", ".a", "a..b", "a b", "a+b", "a\n", "ä", "a.*", "*", "a" * 129, "a\x00", "٣"],
 )
 def test_what_is_no_event_type(text: str) -> None:
     assert not is_event_type(text)
@@ -82,7 +82,7 @@ def test_how_many_patterns_an_endpoint_may_have() -> None:
 
 @given(st.text(max_size=140))
 def test_a_type_is_what_matches_itself_exactly(text: str) -> None:
-    expected = len(text) <= 128 and re.fullmatch(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*", text) is not None
+    expected = len(text) <= 128 and re.fullmatch(r"[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*", text) is not None
     assert is_event_type(text) is expected
     if expected:
         assert matches([text], text)

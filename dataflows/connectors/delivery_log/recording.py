@@ -186,10 +186,11 @@ class Recording:
         tables[log_rows.DEAD_LETTERS].add(key.stamp, row)
 
 
+# Rows become visible in this order: attempts first, so that no state is shown without the attempt that caused it.
 _TABLES_OF = {
     topics.EVENTS.name: (log_rows.EVENTS,),
     topics.DELIVERIES.name: (log_rows.DELIVERIES,),
-    topics.TRANSITIONS.name: (log_rows.TRANSITIONS, log_rows.ATTEMPTS),
+    topics.TRANSITIONS.name: (log_rows.ATTEMPTS, log_rows.TRANSITIONS),
     topics.DEAD_LETTERS.name: (log_rows.DEAD_LETTERS,),
 }
 

@@ -80,7 +80,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
                 return f"{name} is missing ({length} bytes of it were synced)"
             if lengths[wal] < length:
                 return f"{name} has {lengths[wal]} bytes, {length} of it were synced"
-        if False:
+        if wal_needed_min < self.wal_floor:
             return f"the MANIFEST has lost its end: it asks for log {wal_needed_min}, not {self.wal_floor}"
         if batches < self.batches:
             return f"{self.batches} batches were synced, only {batches} are left"
