@@ -91,7 +91,7 @@ class DeliverSettings(Section):
 class RecordSettings(Section):
     """The flow into the delivery log."""
 
-    interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 400
+    interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 800
     """With the API's promise of 2 s there is room for one slow insert."""
     rows_max: Positive = 10_000
 

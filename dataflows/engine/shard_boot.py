@@ -35,9 +35,9 @@ def claim(log: Log, shard: int, store_id: str, now_ms: int, *, rebuild: bool) ->
                 last = SHARD_CLAIM.decode(record.value)
     if last is not None and last.store_id != store_id and not last.is_released and not rebuild:
         message = (
-            f"shard {shard} belongs to store {last.store_id}, but this directory holds store {store_id}: it is "
-            "new, or another one's. Start with the directory that owns the shard; if that one is lost, start "
-            "with --rebuild"
+            f"shard {shard} belongs to store {last.store_id}, but this directory holds store {store_id}: it "
+            "is new, or another one's. Start with the directory that owns the shard; if that one is lost, "
+            "start with --rebuild"
         )
         raise Refused(message)
     entry = Entry(key, SHARD_CLAIM.encode(ShardClaim(shard, store_id, now_ms)))
@@ -124,7 +124,7 @@ def _resume(log: Log, of: TopicPartition, offset: int) -> int:
     if offset > end:
         message = (
             f"the store of shard {of.partition} stands at offset {offset} of {of.topic}, but the log ends at "
-            f"{end}: this store and this log do not belong together, or the log has lost its tail. Restore the log"
+            f"{end}: they do not belong together, or the log has lost its tail. Restore the log"
         )
         raise FormatMismatch(message)
     return max(offset, log.start(of))

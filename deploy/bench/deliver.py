@@ -92,9 +92,7 @@ def run(directory: Path, count: int, endpoint_count: int = 100, *, with_http: bo
         return _run(directory, count, endpoint_count, f"http://127.0.0.1:{port}/", sender, "aiohttp")
 
 
-def _run(  # noqa: PLR0913 - what was varied
-    directory: Path, count: int, endpoint_count: int, url: str, sender: Sender, case: str
-) -> Figure:
+def _run(directory: Path, count: int, endpoint_count: int, url: str, sender: Sender, case: str) -> Figure:
     meter = Meter()
     with bench_world(directory, url, endpoint_count) as world:
         _fill(world, count)

@@ -41,7 +41,7 @@ class Endpoints:
 
 
 def run(directory: Path, count: int, endpoint_count: int = 1, pending_count: int = 0) -> Figure:
-    """Measures accept, choose, settle and barrier of `count` deliveries; the publishing is acknowledged at once.
+    """Measures accept, choose, settle and barrier of `count` deliveries; publishing is acknowledged at once.
 
     Args:
         directory: empty, for the store.

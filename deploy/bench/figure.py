@@ -1,4 +1,4 @@
-"""One measured figure, and how it is measured: CPU of the process, user and system, over a counted piece of work.
+"""One measured figure, and how it is measured: CPU of the process over a counted piece of work.
 
 CPU and not wall time, because these machines have neighbours; and per event, because that is what a budget is
 made of. Wall time is kept beside it, for rates. Compare figures of one run only.

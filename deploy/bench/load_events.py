@@ -19,9 +19,9 @@ def event_value(number: int, data: bytes) -> bytes:
     return encode_event(event)
 
 
-def fill_events(world: BenchWorld, count: int) -> None:
-    """Appends `count` events of one tenant."""
+def fill_events(world: BenchWorld, count: int, first: int = 0) -> None:
+    """Appends `count` events of one tenant, numbered from `first`, and waits until they are durable."""
     partition = partition_of(load.TENANT, world.log.partition_count(topics.EVENTS.name))
     data = load.body_of()
-    entries = [Entry(load.TENANT.encode(), event_value(number, data)) for number in range(count)]
+    entries = [Entry(load.TENANT.encode(), event_value(first + number, data)) for number in range(count)]
     world.append(topics.EVENTS.name, partition, entries)

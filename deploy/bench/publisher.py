@@ -1,4 +1,4 @@
-"""The client of the `api` stage: publishes events and expects 202. Run as `python -m deploy.bench.publisher PORT COUNT`."""
+"""The client of the `api` stage: publishes events and expects 202; arguments are port and count."""
 
 import asyncio
 import sys

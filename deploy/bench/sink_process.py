@@ -1,4 +1,4 @@
-"""The receiver of a benchmark: `deploy.receiver.sink` in a process of its own, on another core where there is one."""
+"""The receiver of a benchmark: `deploy.receiver.sink` in a process of its own, on another core."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The shard store alone: one `seen` row and one `outbox` row per delivery, in blocks, as `settle` writes them."""
+"""The shard store alone: a `seen` and an `outbox` row per delivery, in blocks, as `settle` writes them."""
 
 from pathlib import Path
 

@@ -82,7 +82,7 @@ def _stage(name: str) -> Callable[..., Figure]:
 
     tune_allocator()
     freeze_heap()
-    return {
+    stages: dict[str, Callable[..., Figure]] = {
         "api": api.run,
         "deliver": deliver.run,
         "engine": engine.run,
@@ -91,7 +91,8 @@ def _stage(name: str) -> Callable[..., Figure]:
         "sender": sender.run,
         "store": store.run,
         "whole": whole.run,
-    }[name]
+    }
+    return stages[name]
 
 
 def _in_process(stage: str, count: int, varied: Sequence[int]) -> Figure:

@@ -149,10 +149,11 @@ def _enqueue(state: ShardState, batch: Batch, live: Live, seen: dict[str, SeenRo
         queue.lanes[live.lane].append(live)
         state.activate(queue)
         return False
-    # The older ones go first: after a crash they would otherwise be read from the log behind this one.
-    for older in queue.lanes[live.lane]:
-        if older.stage is Stage.QUEUED:
-            state.save(batch, older)
+    if not queue.has_more[live.lane]:
+        # The older ones go first: after a crash they would otherwise be read from the log behind this one.
+        for older in queue.lanes[live.lane]:
+            if older.stage is Stage.QUEUED:
+                state.save(batch, older)
     state.put_ready(batch, live)
     queue.lower_cursor(live.lane, live.offset)
     seen[live.delivery.id] = state.seen_row(live, DeliveryState.PENDING, has_row=True)

@@ -425,7 +425,7 @@ class TestTuning:
             "recycle_log_file_num=0",
             "manual_wal_flush=false",
             "compression=kLZ4Compression",
-            "filter_policy=bloomfilter:10",
+            "filter_policy=bloomfilter",
         ):
             assert line in options
         assert "atomic_flush=false" not in options

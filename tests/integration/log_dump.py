@@ -1,4 +1,4 @@
-"""Reads the delivery log of a stopped process, in a process of its own: chdb takes one directory per process."""
+"""Reads the delivery log of a stopped process, in a process of its own: chdb takes one directory each."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A real process under load, killed and stopped: nothing is lost, and repeats stay within what was in flight."""
+"""A real process under load, killed and stopped: nothing is lost, and repeats stay within their bound."""
 
 import json
 import random

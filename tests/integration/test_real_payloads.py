@@ -1,4 +1,4 @@
-"""All real payloads to ten endpoints: each arrives once, signed for the official verifiers, with a log row each."""
+"""All real payloads to ten endpoints: each arrives once, verifiably signed, with one log row."""
 
 import base64
 import json

@@ -1,6 +1,7 @@
 """What becomes of deliveries whose endpoint fails: schedules, dead letters, Retry-After, duplicates."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def _delivery(hooktide: HooktideProcess, event_id: str, state: str) -> Any:  # n
 
 def _gaps_ms(arrivals: list[Arrival]) -> list[float]:
     times = [arrival.received_at_ns / 1e6 for arrival in arrivals]
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in pairwise(times)]
 
 
 def test_an_endpoint_that_fails_three_times_gets_its_event_on_attempt_four(hooktide: HooktideProcess) -> None:
@@ -131,7 +132,7 @@ def test_a_keyed_publish_twice_and_across_a_restart_is_one_event(hooktide: Hookt
 def test_a_keyed_publish_is_one_delivery_even_when_the_answers_were_forgotten(
     hooktide: HooktideProcess,
 ) -> None:
-    """The idempotency memory is lost with its directory; the key still names the one event, and the shard knows it."""
+    """The memory of answers is lost with its directory; the key still names the one event."""
     with ReceiverThread() as receiver:
         hooktide.start()
         hooktide.create_endpoint(f"{receiver.url}/hook")

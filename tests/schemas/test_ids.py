@@ -14,7 +14,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def test_ids_are_what_they_always_were() -> None:
-    """A difference here names every event and delivery anew: old ones would be sent again. Never change it."""
+    """A difference here names every event and delivery anew: old ones would be sent again."""
     assert ids.event_id_from_key("tenant_1", "order-77") == "evt_li4mw2gxyaxh3lubkedckl2nfi"
     assert ids.event_id_from_position("cluster", "events", 3, 1_234_567) == "evt_klmoosrh6pdcqd2o4e4j6lmhmq"
     assert ids.delivery_id("evt_a", "ep_b") == "dlv_dbpai5fvio7v2tkxjow7gfb3rq"

@@ -3,8 +3,8 @@
 The world outside (records, endpoints, receivers, people) runs by its own clock and does the same in every
 run. The process does what the real one does: takes records, settles, fires timers, sends, publishes, writes
 barriers. Before and after every write of the store, before every request and before every append stands a
-`point`; a run is told at which points to die, and by what: a kill (nothing written is lost) or a power cut
-(everything since the last sync is lost, or a part of it).
+`point`; a run is told at which points to die, and by what: a kill (nothing written is lost), a power cut
+(everything since the last sync is lost, or a part of it), an old copy of the store, no store at all.
 """
 
 from collections import defaultdict
@@ -44,6 +44,7 @@ BLOCK_RECORDS = 6
 SLOTS = 12
 BARRIER_TICKS = 8
 SYNC_TICKS = 3
+COPY_TICKS = 19
 FLIGHT_MS = 120
 DAY_MS = 86_400_000
 RETRY = RetryPolicy(delays_ms=(300, 600, 1_200), window_ms=60_000)
@@ -64,6 +65,8 @@ class Death(Enum):
     KILL = "kill"
     POWER_CUT = "power cut"
     POWER_CUT_WITH_A_PART = "power cut with a part on the disk"
+    OLD_COPY = "a copy from a while ago was put in the directory's place"
+    LOST_DIRECTORY = "the directory is gone"
 
 
 class MortalStore(MemoryStore):
@@ -144,12 +147,12 @@ class ScriptedShard:
         letters: the names of the dead letters that there must be.
         appended: by sequence, the outbox rows that reached their topics, in order.
         flying_at_death: requests whose end no process may have seen.
-        was_waiting_at_death: deliveries that had been written to the log when a process died.
+        is_store_whole: whether every death is a kill: then each promise is exact.
     """
 
     def __init__(self, deaths: dict[int, Death] | None = None) -> None:
         self.deaths = deaths or {}
-        self.has_power_cut = any(death is not Death.KILL for death in self.deaths.values())
+        self.is_store_whole = all(death is Death.KILL for death in self.deaths.values())
         self.points = 0
         self.life = 0
         self.tick = 0
@@ -167,6 +170,7 @@ class ScriptedShard:
         self.paused_until_ms: dict[str, int] = {}
         self.gone_generations: dict[str, int] = {}
         self.store = MortalStore()
+        self.old_copy = self.store.copy()
         self.engine: ShardEngine
         self._script: dict[int, list[Callable[[], object]]] = defaultdict(list)
         self._flying: list[Flight] = []
@@ -280,8 +284,10 @@ class ScriptedShard:
             self.store.crash()
         elif death is Death.POWER_CUT:
             self.store.lose_unsynced()
-        else:
+        elif death is Death.POWER_CUT_WITH_A_PART:
             self.store.lose_unsynced(self.store.unsynced_batch_count // 2)
+        else:
+            self.store = self.old_copy.copy() if death is Death.OLD_COPY else MortalStore()
 
     def _step(self) -> None:
         """One tick: the world moves on, then the process takes its turn."""
@@ -304,6 +310,8 @@ class ScriptedShard:
             audit(self.store)
         if self.tick % SYNC_TICKS == 0:
             self.store.sync()
+        if self.tick % COPY_TICKS == 0:
+            self.old_copy = self.store.copy()
         if self.tick == STOP_AT_TICK and not self._flying:
             engine.barrier(is_clean=True)
             self.store.sync()
@@ -341,7 +349,7 @@ class ScriptedShard:
             live.delivery.id, to.id, to.generation, live.offset, dispatch.number, self.now_ms, self.life
         )
         self.requests.append(request)
-        if not self.has_power_cut:
+        if self.is_store_whole:
             assert self.now_ms >= self.paused_until_ms.get(to.id, 0), f"{name} sent into a pause"
             assert to.generation > self.gone_generations.get(to.id, 0), f"{name} sent to a gone endpoint"
         answer = answer_of(name, dispatch.number, is_first=is_first)

@@ -1,4 +1,4 @@
-"""A world in virtual time around one shard engine: a log, receivers, crashes, power cuts, old copies, lost directories.
+"""A world in virtual time around one shard engine: a log, receivers, crashes, power cuts, lost stores.
 
 Everything is drawn from one seed, so a failure repeats by its number. The world plays what the process does
 around the engine (log, acknowledgements, slots, barriers, syncs) and keeps the receivers' own record, against
@@ -8,6 +8,7 @@ which the promises are checked at the end.
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dataflows.connectors.shard_store.memory import MemoryStore
 from operators.schedule import delay_ms
@@ -159,7 +160,7 @@ class World:
             self.deliveries.append((len(self.deliveries), self.now_ms, key, value))
 
     def command_some(self) -> None:
-        """A person cancels one delivery and hastens another, with the attempts that were right a moment ago."""
+        """A person cancels or hastens a delivery, with the attempts that were right a moment ago."""
         _, _, _, value = self.rng.choice(self.deliveries)
         work = decode_work(value or b"")
         if not isinstance(work, Delivery):
@@ -215,7 +216,7 @@ class World:
         )
 
     def _publish(self, rows: list[Publish]) -> None:
-        """Sends rows on their way; they arrive in order, a little later, or never when the process dies first."""
+        """Sends rows on their way; they arrive in order, later, or never when the process dies first."""
         for row in rows:
             arrives_ms = self.now_ms + self.rng.randint(0, 80)
             if self.on_the_way:
@@ -338,13 +339,13 @@ class World:
             self._check_schedule(key, value)
 
     def _check_requests(self, delivery_id: str, requests: list[Sent]) -> None:
-        for before, after in zip(requests, requests[1:], strict=False):
+        for before, after in pairwise(requests):
             is_crash_repeat = before.life != after.life and delivery_id in self.flying_at_crash[before.life]
             if is_crash_repeat:
                 self.crash_repeats[before.life] += 1
                 continue
             assert before.status != 200, (
-                f"seed {self.seed}: {delivery_id} sent again after its success in life {before.life}: {requests}"
+                f"seed {self.seed}: {delivery_id} sent again after its success: {requests}"
             )
             assert after.number == before.number + 1, f"seed {self.seed}: attempt numbers {requests}"
 

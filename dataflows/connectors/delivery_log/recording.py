@@ -186,7 +186,7 @@ class Recording:
         tables[log_rows.DEAD_LETTERS].add(key.stamp, row)
 
 
-# Rows become visible in this order: attempts first, so that no state is shown without the attempt that caused it.
+# Rows become visible in this order: attempts first, so that no state is shown without its attempt.
 _TABLES_OF = {
     topics.EVENTS.name: (log_rows.EVENTS,),
     topics.DELIVERIES.name: (log_rows.DELIVERIES,),

@@ -1,14 +1,15 @@
-"""The `Log` port: partitioned, ordered, durable topics with acknowledged appends, group offsets and compaction.
+"""The `Log` port: partitioned, ordered, durable topics with acknowledged appends and group offsets.
 
-It is what Kafka offers, cut down to what we use, so that a RocksDB file on a laptop and a Kafka cluster serve the
-same flows. Two choices matter:
+It is what Kafka offers, cut down to what we use, so that a RocksDB file on a laptop and a Kafka cluster serve
+the same flows. Two choices matter:
 
-- Appending is asynchronous with a completion callback, because a group commit or a broker answers many appends at
+- Appending is asynchronous with a completion callback, because a group commit or a broker answers many
+appends at
   once. A record is visible to readers, and acknowledged, only after it is durable.
 - Reading goes through a `Reader` that owns its positions and never blocks, because a Bytewax source must not.
 
-Rejected: futures per record (a block of 1,000 needs one callback, not 1,000 objects); consumer-group balancing
-(ownership of partitions is ours, see `shards`).
+Rejected: futures per record (a block of 1,000 needs one callback, not 1,000 objects); consumer-group
+balancing (ownership of partitions is ours, see `shards`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is read: the entry with its offset and the time at which the log took it (LogAppendTime, ms UTC)."""
+    """What is read: the entry, its offset, and the time at which the log took it (LogAppendTime, ms UTC)."""
 
     offset: int
     timestamp_ms: int
@@ -68,7 +69,7 @@ class Reader(Protocol):
         """
 
     def position(self, of: TopicPartition) -> int:
-        """Returns the offset that the next poll continues at. At the end it is the log's end, gaps included."""
+        """Returns the offset that the next poll continues at; at the end the log's end, gaps included."""
 
     def close(self) -> None:
         """Frees what the reader holds."""
@@ -87,9 +88,9 @@ class Log(Protocol):
     def append(self, to: TopicPartition, entries: Sequence[Entry], on_appended: OnAppended) -> None:
         """Queues the entries, in order, and returns at once.
 
-        `on_appended` is called once, from the log's own thread and quickly: with `Appended` after the entries are
-        durable, or with a `LogUnavailable` when they are not known to be. Appends of one caller thread to one
-        partition keep their order.
+        `on_appended` is called once, from the log's own thread and quickly: with `Appended` after the entries
+        are durable, or with a `LogUnavailable` when they are not known to be. Appends of one caller thread to
+        one partition keep their order.
         """
 
     def append_and_wait(
@@ -128,11 +129,11 @@ class Log(Protocol):
 
 
 class OffsetOutOfRange(HooktideError):  # noqa: N818 - reads as the fact it states
-    """A position is below the log's start (retention passed it) or above its end (another log, or a lost one)."""
+    """A position is below the log's start (retention passed it) or above its end (another log)."""
 
     def __init__(self, of: TopicPartition, offset: int, start: int, end: int) -> None:
         super().__init__(
-            f"{of.topic}[{of.partition}]: offset {offset} is outside of what the log holds ({start}..{end})"
+            f"{of.topic}[{of.partition}]: offset {offset} is outside of what it holds ({start}..{end})"
         )
         self.of = of
         self.offset = offset

@@ -7,6 +7,8 @@ ends the process. The topics are lists, and everything the engine publishes is d
 from collections import defaultdict
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from dataflows.connectors.shard_store.memory import MemoryStore
 from operators.shard.actions import BarrierMark, Dispatch, Publish
 from operators.shard.engine import ShardEngine
@@ -36,7 +38,7 @@ RETRY = RetryPolicy(delays_ms=(1_000, 5_000, 20_000, 60_000), window_ms=WINDOW_M
 FAR_MS = 10**9
 
 
-def policy(
+def limits(
     *,
     unsaved_max: int = 1_000,
     live_max: int = 1_000,
@@ -57,16 +59,16 @@ def policy(
 
 def endpoint(name: str = "ep_a", **settings: object) -> Endpoint:
     """Returns an active endpoint; `settings` are fields of `Endpoint`."""
-    fields: dict[str, object] = {
-        "id": name,
-        "tenant_id": "tenant",
-        "url": f"https://{name}.example/",
-        "event_types": ("*",),
-        "secrets": (),
-        "created_at_ms": 0,
-        "updated_at_ms": 0,
-    }
-    return Endpoint(**(fields | settings))  # type: ignore[arg-type] - the test names real fields
+    plain = Endpoint(
+        id=name,
+        tenant_id="tenant",
+        url=f"https://{name}.example/",
+        event_types=("*",),
+        secrets=(),
+        created_at_ms=0,
+        updated_at_ms=0,
+    )
+    return replace(plain, **settings)
 
 
 class View:
@@ -93,7 +95,7 @@ class Desk:
         self.view = View()
         for known in endpoints or (endpoint(),):
             self.view.by_id[known.id] = known
-        self.policy = policy or globals()["policy"]()
+        self.policy = policy or limits()
         self.store = MemoryStore()
         self.now_ms = START_MS
         self.log: list[tuple[int, int, bytes | None, bytes | None]] = []
