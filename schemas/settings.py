@@ -42,7 +42,7 @@ class LogSettings(Section):
     """Fixed when the data directory is made."""
     shards: Annotated[int, Field(ge=1, le=1_024)] = 8
     """Partitions of `deliveries`, fixed when the data directory is made. Embedded 8, Kafka 64."""
-    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 1.0
+    linger_ms: Annotated[float, Field(ge=0, le=1_000)] = 2.0
     """How long a group commit waits for company; an fsync costs 0.2-0.3 ms on a good disk."""
 
 
@@ -91,7 +91,7 @@ class DeliverSettings(Section):
 class RecordSettings(Section):
     """The flow into the delivery log."""
 
-    interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 800
+    interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_200
     """With the API's promise of 2 s there is room for one slow insert."""
     rows_max: Positive = 10_000
 

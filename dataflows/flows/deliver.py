@@ -36,6 +36,7 @@ from operators.shard.policy import ShardPolicy
 from operators.shard.store_port import ShardStore
 from schemas import topics
 from schemas.endpoint import Endpoint
+from schemas.errors import Unavailable
 from schemas.outcome import PreparedRequest
 
 FLOW = "deliver"
@@ -155,6 +156,8 @@ class Deliver:
 
     def _on_poll(self) -> None:
         self._beat()
+        if not self.sender.is_alive and not self._stop.is_requested:
+            raise Unavailable("the sender's thread has died; its log line sender_thread_died says why")
         self._appends.pump()
         now_s = time.monotonic()
         if now_s >= self._next_view_at_s:

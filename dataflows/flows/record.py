@@ -18,13 +18,15 @@ from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.delivery_log.recording import RECORDED_TOPICS, Recording
 from dataflows.connectors.log.port import Log, TopicPartition
 from dataflows.engine.batch_writer import BatchWriter, WriteCounts
-from dataflows.engine.block_source import LogBlockSource, SourceHooks
+from dataflows.engine.block_source import LogBlockSource, Pause, SourceHooks
 from dataflows.engine.positions import go_on_at_start, start_positions
 from dataflows.engine.stop import StopSignal
 
 FLOW = "record"
 GROUP = "record"
 STOP_DEADLINE_MS = 5_000
+PAUSE = Pause(20, is_slept=True)
+"""Rows wait for company much longer than this."""
 
 
 class Record:
@@ -92,7 +94,9 @@ class Record:
         )
         self._writer.start()
         flow = Dataflow(FLOW)
-        blocks = op.input("read", flow, LogBlockSource(self._log.reader, self._positions, self._stop, hooks))
+        blocks = op.input(
+            "read", flow, LogBlockSource(self._log.reader, self._positions, self._stop, hooks, pause=PAUSE)
+        )
         op.output("write", blocks, WriteSink(self._writer))
         return flow
 

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from dataflows.connectors.log.port import Entry, Log, Record, TopicPartition
 from dataflows.connectors.table_view import TableView
-from dataflows.engine.block_source import Block, LogBlockSource, SourceHooks
+from dataflows.engine.block_source import Block, LogBlockSource, Pause, SourceHooks
 from dataflows.engine.offset_committer import INTERVAL_MS, OffsetCommitter
 from dataflows.engine.ordered_appends import OrderedAppends
 from dataflows.engine.outflow import Addressed, Outflow
@@ -37,7 +37,7 @@ from operators.rejection import reject, rejected_key
 from schemas import topics
 from schemas.dead_letter import Rejected
 from schemas.delivery import EventPosition
-from schemas.endpoint import Endpoint
+from schemas.endpoint import DisabledReport, Endpoint
 from schemas.errors import UnreadableRecord
 from schemas.event import Event
 from schemas.wire import records
@@ -45,13 +45,17 @@ from schemas.wire import records
 FLOW = "route"
 GROUP = "route"
 STOP_DEADLINE_MS = 5_000
+PAUSE = Pause(4, is_slept=True)
+STATUS_INTERVAL_S = 0.5
+"""How often disabled endpoints are looked for; they match for 72 h anyway, and are held."""
 _CHUNK_BYTES = 1 << 20
 _CHUNK_SUBSCRIBERS = 1_000
 _DELIVERIES = topics.DELIVERIES.name
 _REJECTED = TopicPartition(topics.REJECTED.name, 0)
 _ENDPOINTS = TopicPartition(topics.ENDPOINTS.name, 0)
 
-Change = tuple[str, Endpoint | None]
+Change = tuple[str, Endpoint | DisabledReport | None]
+"""The key of a record, and what it is now; None: deleted."""
 
 
 class RouteCounts(Struct):
@@ -99,6 +103,7 @@ class Route:
     Args:
         log: topics.
         endpoints: view of `endpoints`; may be shared with other threads.
+        endpoint_status: view of `endpoint_status`: which generations their own answers disabled.
         stop: ends the flow.
         partitions: of `events`; all of them unless given.
         beat: called at every poll, for the watchdog.
@@ -112,6 +117,7 @@ class Route:
         endpoints: TableView[Endpoint],
         stop: StopSignal,
         *,
+        endpoint_status: TableView[DisabledReport] | None = None,
         partitions: Sequence[int] | None = None,
         beat: Callable[[], None] = lambda: None,
         commit_ms: int = INTERVAL_MS,
@@ -125,7 +131,9 @@ class Route:
         self._stop_began_s: float | None = None
         numbers = range(log.partition_count(topics.EVENTS.name)) if partitions is None else partitions
         self._partitions = [TopicPartition(topics.EVENTS.name, number) for number in numbers]
-        self._steps = Steps(log, endpoints, self.counts)
+        self._steps = Steps(log, endpoints, endpoint_status, self.counts)
+        self._status = endpoint_status
+        self._next_status_at_s = 0.0
         self._acks = ContiguousAcks()
         self._outflow = Outflow(OrderedAppends(log), self._acks)
         self._gate = ViewGate(log, _ENDPOINTS, endpoints)
@@ -150,7 +158,9 @@ class Route:
         self._committer = OffsetCommitter(self._log, GROUP, interval_ms=self._commit_ms)
         steps = self._steps
         flow = Dataflow(FLOW)
-        blocks = op.input("events", flow, LogBlockSource(self._log.reader, positions, self._stop, hooks))
+        blocks = op.input(
+            "events", flow, LogBlockSource(self._log.reader, positions, self._stop, hooks, pause=PAUSE)
+        )
         read = op.map("decode", blocks, lambda keyed: steps.decode(keyed[1]))
         valid = op.map("validate", read, steps.validate)
         matched = op.map("match", valid, steps.match)
@@ -161,6 +171,10 @@ class Route:
 
     def _on_poll(self) -> None:
         self._beat()
+        now_s = time.monotonic()
+        if self._status is not None and now_s >= self._next_status_at_s:
+            self._next_status_at_s = now_s + STATUS_INTERVAL_S
+            self._status.catch_up()
         self._outflow.pump()
         advanced = self._acks.take_advanced()
         if advanced and self._committer is not None:
@@ -183,7 +197,13 @@ class Route:
 class Steps:
     """The named steps, each over a block. They decide nothing themselves: `operators/` does."""
 
-    def __init__(self, log: Log, endpoints: TableView[Endpoint], counts: RouteCounts) -> None:
+    def __init__(
+        self,
+        log: Log,
+        endpoints: TableView[Endpoint],
+        endpoint_status: TableView[DisabledReport] | None,
+        counts: RouteCounts,
+    ) -> None:
         self._cluster_id = log.cluster_id
         self._shards = [
             TopicPartition(_DELIVERIES, shard) for shard in range(log.partition_count(_DELIVERIES))
@@ -196,6 +216,10 @@ class Steps:
         # that an endpoint is never seen half changed.
         self._changes: deque[Change] = deque()
         endpoints.on_change(lambda key, _old, new: self._changes.append((key, new)))
+        if endpoint_status is not None:
+            endpoint_status.on_change(
+                lambda key, _old, new: self._changes.append((key, new)) if new else None
+            )
 
     def decode(self, block: Block) -> Read:
         """Reads the records' values."""
@@ -281,11 +305,13 @@ class Steps:
     def _apply_changes(self) -> None:
         changes, index = self._changes, self._index
         while changes:
-            key, endpoint = changes.popleft()
-            if endpoint is None:
+            key, changed = changes.popleft()
+            if isinstance(changed, DisabledReport):
+                index.report_disabled(changed)
+            elif changed is None:
                 index.remove(key)
             else:
-                index.upsert(endpoint)
+                index.upsert(changed)
         # A change is announced before the view's position passes its record, so the position is read after a
         # call that waits for whoever is in the middle of that: it then lies behind every change applied here.
         # One event is drawn through all steps before the next, so it still is this event's in `_batches`.

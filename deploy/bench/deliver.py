@@ -4,7 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dataflows.connectors.log.port import Entry
+from dataflows.connectors.log.port import Entry, TopicPartition
 from dataflows.connectors.sender.aiohttp import EgressPolicy, open_aiohttp_sender
 from dataflows.connectors.sender.port import Sender
 from dataflows.connectors.shard_store.rocks import RocksStore
@@ -20,6 +20,10 @@ from schemas import topics
 from schemas.ids import partition_of
 from schemas.outcome import Outcome, PreparedRequest
 from schemas.settings import DeliverSettings, EgressSettings
+
+
+ON_THE_WAY = 1_000
+FEED_MIN = 100
 
 
 class AnsweringSender:
@@ -48,6 +52,11 @@ class AnsweringSender:
     def in_flight_count(self) -> int:
         """How many were not collected."""
         return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Always."""
+        return True
 
     def close(self, deadline_s: float) -> None:
         """Nothing to free."""
@@ -83,28 +92,37 @@ def make_deliver(
     )
 
 
-def run(directory: Path, count: int, endpoint_count: int = 100, *, with_http: bool = False) -> Figure:
-    """Measures `count` deliveries from the log to their transitions' acknowledgement."""
+def run(directory: Path, count: int, endpoint_count: int = 100, with_http: int = 0) -> Figure:
+    """Measures `count` deliveries from the log to their transitions' acknowledgement.
+
+    Deliveries are fed as others end, so that `ON_THE_WAY` of them are on the way: nothing has to spill.
+
+    Args:
+        directory: empty.
+        count: deliveries.
+        endpoint_count: endpoints, in turn.
+        with_http: 1 for real requests to a sink; 0 for a sender that answers at once.
+    """
     if not with_http:
-        return _run(directory, count, endpoint_count, "http://127.0.0.1:9/", AnsweringSender(), "no HTTP")
+        return _run(directory, count, endpoint_count, "http://127.0.0.1:9/", AnsweringSender())
     with sink() as port:
         sender = open_aiohttp_sender(EgressPolicy(allow_private=True))
-        return _run(directory, count, endpoint_count, f"http://127.0.0.1:{port}/", sender, "aiohttp")
+        return _run(directory, count, endpoint_count, f"http://127.0.0.1:{port}/", sender)
 
 
-def _run(directory: Path, count: int, endpoint_count: int, url: str, sender: Sender, case: str) -> Figure:
+def _run(directory: Path, count: int, endpoint_count: int, url: str, sender: Sender) -> Figure:
     meter = Meter()
+    case = "no HTTP" if isinstance(sender, AnsweringSender) else "aiohttp"
     with bench_world(directory, url, endpoint_count) as world:
-        _fill(world, count)
+        feeder = Feeder(world, count)
         stop = StopSignal()
-        seen = 0
         deliver: Deliver | None = None
 
         def beat() -> None:
-            nonlocal seen
             if deliver is not None and not stop.is_requested:
-                seen = sum(runtime.engine.state.sequence for runtime in deliver.runtimes.values())
-                if seen >= count and not deliver.slots.taken:
+                done = sum(runtime.engine.state.sequence for runtime in deliver.runtimes.values())
+                feeder.feed(done)
+                if done >= count and not deliver.slots.taken:
                     stop.request()
 
         deliver = make_deliver(world, sender, stop, beat)
@@ -113,15 +131,35 @@ def _run(directory: Path, count: int, endpoint_count: int, url: str, sender: Sen
             run_flow(flow, epoch_interval_s=1.0)
             deliver.finish(10.0)
         sender.close(5.0)
-    return meter.figure("deliver", f"{case}, {endpoint_count:,} endpoints", count)
+    return meter.figure("deliver", f"{case}, {endpoint_count:,} endpoints, {ON_THE_WAY:,} on the way", count)
 
 
-def _fill(world: BenchWorld, count: int) -> None:
-    shards = world.log.partition_count(topics.DELIVERIES.name)
-    entries: dict[int, list[Entry]] = defaultdict(list)
-    values = load.delivery_values(count, world.endpoint_ids, clock_ms(), load.body_of())
-    for number, value in enumerate(values):
-        shard = partition_of(world.endpoint_ids[number % len(world.endpoint_ids)], shards)
-        entries[shard].append(Entry(b"", value))
-    for shard, of_shard in entries.items():
-        world.append(topics.DELIVERIES.name, shard, of_shard)
+class Feeder:
+    """Appends prepared deliveries to the log as others end."""
+
+    def __init__(self, world: BenchWorld, count: int) -> None:
+        shards = world.log.partition_count(topics.DELIVERIES.name)
+        ids = world.endpoint_ids
+        partitions = [TopicPartition(topics.DELIVERIES.name, partition_of(name, shards)) for name in ids]
+        self._log = world.log
+        self._fed = 0
+        self._entries = [
+            (partitions[number % len(ids)], Entry(b"", value))
+            for number, value in enumerate(load.delivery_values(count, ids, clock_ms(), load.body_of()))
+        ]
+
+    def feed(self, done: int) -> None:
+        """Appends up to what may be on the way."""
+        until = min(done + ON_THE_WAY, len(self._entries))
+        if until - self._fed < FEED_MIN and until < len(self._entries):
+            return
+        blocks: dict[TopicPartition, list[Entry]] = defaultdict(list)
+        for of, entry in self._entries[self._fed : until]:
+            blocks[of].append(entry)
+        self._fed = until
+        for of, block in blocks.items():
+            self._log.append(of, block, _ignore)
+
+
+def _ignore(_: object) -> None:
+    """The deliveries that come back are acknowledgement enough."""

@@ -62,7 +62,9 @@ def _note(failed: list[HooktideError], result: Appended | HooktideError) -> None
 def bench_world(directory: Path, url: str, endpoint_count: int) -> Iterator[BenchWorld]:
     """Opens a log in `directory` and writes `endpoint_count` endpoints to it."""
     partitions = {topic.name: _COUNTS[topic.spread] for topic in topics.ALL_TOPICS}
-    log = LocalLog.open(directory / "log", partitions=partitions, clock_ms=clock_ms)
+    log = LocalLog.open(
+        directory / "log", partitions=partitions, clock_ms=clock_ms, linger_ms=LogSettings().linger_ms
+    )
     key_ring = KeyRing.open(base64.b64encode(b"k" * 32).decode(), directory / "master.key")
     view = TableView(log, topics.ENDPOINTS.name, ENDPOINT.decode)
     world = BenchWorld(directory, log, view, key_ring, [load.endpoint_id(n) for n in range(endpoint_count)])

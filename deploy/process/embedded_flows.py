@@ -155,7 +155,10 @@ class EmbeddedFlows:
             time.sleep(0.01)
 
     def _open_route(self, on_poll: OnPoll) -> Route:
-        return Route(self._parts.log, self._parts.endpoints, self._stop, beat=on_poll)
+        parts = self._parts
+        return Route(
+            parts.log, parts.endpoints, self._stop, endpoint_status=parts.endpoint_status, beat=on_poll
+        )
 
     def _open_deliver(self, on_poll: OnPoll) -> Deliver:
         parts, settings = self._parts, self._parts.settings

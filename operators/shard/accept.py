@@ -126,7 +126,8 @@ def _accept_delivery(
         name = ending.name_by_position(delivery)
         ending.put_dead_letter(state, batch, live, Reason.TOO_OLD, now_ms, name)
         return True
-    if _has_expired(state, delivery, fanned_out_at_ms, now_ms):
+    window_ms = state.policy.retry.window_ms
+    if now_ms > fanned_out_at_ms + window_ms and _has_expired(state, delivery, fanned_out_at_ms, now_ms):
         ending.end(state, batch, live, DeliveryState.DEAD_LETTERED, Reason.EXPIRED, now_ms)
         seen[delivery.id] = state.seen_row(live, DeliveryState.DEAD_LETTERED, has_row=False)
         return True
@@ -134,9 +135,7 @@ def _accept_delivery(
 
 
 def _has_expired(state: ShardState, delivery: Delivery, fanned_out_at_ms: int, now_ms: int) -> bool:
-    """Whether the window is over; the endpoint's own is looked up only when the default one is."""
-    if now_ms <= fanned_out_at_ms + state.policy.retry.window_ms:
-        return False
+    """Whether the endpoint's own window is over; asked only when the default one is."""
     own = state.retry_policy(state.endpoints.get(delivery.endpoint_id))
     return now_ms > fanned_out_at_ms + own.window_ms
 

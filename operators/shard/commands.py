@@ -60,9 +60,9 @@ def _cancel_row(state: ShardState, row: PendingRow, command: Command, now_ms: in
 
 
 def _retry_now(state: ShardState, timers: DueTimers, row: PendingRow, now_ms: int) -> None:
-    """Moves the timer to now; the ordinary firing does the rest. One that fired, or is about to, stays."""
+    """Moves the timer to now; the ordinary firing does the rest. One that has fired already stays."""
     key = store_keys.work_key(row.delivery.endpoint_id, row.lane, row.offset)
-    if row.next_attempt_at_ms <= now_ms or state.store.get(Family.READY, key) is not None:
+    if state.store.get(Family.READY, key) is not None:
         return
     batch = state.store.batch()
     due = store_keys.due_key(row.next_attempt_at_ms, row.delivery.endpoint_id, row.lane, row.offset)

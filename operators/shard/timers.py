@@ -56,9 +56,7 @@ class DueTimers:
         fired: list[bytes] = []
         limit = store_keys.due_time(now_ms + 1)
         while self._heap and self._heap[0] < limit and len(fired) < state.policy.due_block_max:
-            key = heappop(self._heap)
-            if not fired or key != fired[-1]:
-                fired.append(key)
+            fired.append(heappop(self._heap))
         if not fired:
             return 0
         batch = state.store.batch()
@@ -71,7 +69,7 @@ class DueTimers:
             if row is None or row.next_attempt_at_ms != at_ms:
                 continue
             if row.offset in state.live:
-                continue
+                continue  # it fired before: two of it in memory would be two requests
             count += 1
             batch.put(Family.READY, work_key, b"")
             if row.written_by != state.epoch and row.offset < state.resend_below:

@@ -162,6 +162,7 @@ class ScriptedShard:
         self.appended: dict[int, list[Publish]] = defaultdict(list)
         self.requests: list[Request] = []
         self.no_attempts: set[Request] = set()
+        self.succeeded: set[Request] = set()
         self.flying_at_death: set[Request] = set()
         self.log_ends_at_death: list[int] = []
         self.expected: dict[str, set[End]] = {}
@@ -355,6 +356,8 @@ class ScriptedShard:
         answer = answer_of(name, dispatch.number, is_first=is_first)
         if answer.error.is_ours:
             self.no_attempts.add(request)
+        if answer.status == 200:
+            self.succeeded.add(request)
         self._flying.append((self.now_ms + answer.flight_ms, dispatch, request, answer))
 
     def _append_rows(self, rows: list[Publish]) -> None:

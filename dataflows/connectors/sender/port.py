@@ -23,6 +23,10 @@ class Sender(Protocol):
     def in_flight_count(self) -> int:
         """How many were submitted and not yet collected."""
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are still carried: until `close`, unless the sender's thread has died."""
+
     def close(self, deadline_s: float) -> None:
         """Waits up to `deadline_s` for what is in flight, ends the rest as `our_shutdown`, frees everything.
 

@@ -116,6 +116,11 @@ class SenderLoop:
         """How many were submitted and not yet collected."""
         return self._submitted_count - self._collected_count
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are still carried."""
+        return self._thread.is_alive()
+
     def close(self, deadline_s: float) -> None:
         """Waits up to `deadline_s` for what is in flight, ends the rest as `our_shutdown`, frees all."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dataflows.connectors.shard_store.memory import MemoryStore
 from operators.shard.store_port import Family
 from schemas.attempt import Attempt
 from schemas.delivery import Delivery, DeliveryState, Lane
@@ -177,6 +178,18 @@ def test_a_repeat_is_marked_however_it_comes_back_to_memory() -> None:
     desk.settle_everything()
     for delivery in deliveries:
         assert [attempt.after_crash for attempt in _attempts(desk, delivery)] == [True]
+
+
+def test_a_retry_that_a_lost_directory_may_have_sent_is_marked() -> None:
+    desk = Desk()
+    delivery = desk.deliver("evt_1")
+    desk.answer(desk.one(), 500)
+    desk.publish()
+    desk.later(1_250)
+    desk.one()
+    desk.kill(MemoryStore())
+    desk.settle_everything()
+    assert [attempt.after_crash for attempt in _attempts(desk, delivery)] == [False, True]
 
 
 def test_a_mark_outlives_a_graceful_stop() -> None:

@@ -123,6 +123,18 @@ def test_cancel_in_flight_survives_a_crash(is_stored: bool, is_held: bool) -> No
     assert _is_gone_from_the_store(desk)
 
 
+def test_a_cancelled_delivery_is_not_written_again_when_its_queue_spills() -> None:
+    desk = Desk(endpoint(max_concurrency=1), policy=limits(endpoint_live_max=3))
+    deliveries = [desk.deliver(f"evt_{number}") for number in range(3)]
+    desk.take()
+    desk.cancel(deliveries[1])
+    desk.deliver("evt_3")  # the fourth of three: it spills, and the older ones before it
+    desk.take()
+    assert len(desk.rows(Family.PENDING)) == 3
+    assert [sent.live.offset for sent in desk.settle_everything()] == [0, 2, 4]
+    assert desk.states(deliveries[1]) == CANCELLED
+
+
 @pytest.mark.parametrize("end", [200, 404])
 def test_cancel_of_an_ended_or_unknown_delivery_changes_nothing(end: int) -> None:
     desk = Desk()
@@ -195,6 +207,18 @@ def test_retry_now_of_a_retry_that_is_ready_changes_nothing() -> None:
     desk.take()
     assert desk.rows(Family.DUE) == []
     assert len(desk.settle_everything()) == 3
+
+
+def test_retry_now_of_a_ready_retry_changes_nothing_even_when_the_clock_went_back() -> None:
+    desk = Desk(policy=limits(live_max=0))
+    delivery = desk.deliver("evt_1")
+    desk.answer(desk.one(), 500)
+    desk.later(1_250)
+    desk.now_ms -= 1_000
+    _hurry(desk, delivery, 1)
+    desk.take()
+    assert desk.rows(Family.DUE) == []
+    assert len(desk.rows(Family.READY)) == 1
 
 
 def test_retry_now_of_what_is_queued_in_flight_or_ended_changes_nothing() -> None:

@@ -24,6 +24,7 @@ class CountingStore(MemoryStore):
 
     def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
         self.calls["get_many"] += 1
+        self.calls["rows"] += len(keys)
         return super().get_many(family, keys)
 
     def get(self, family: Family, key: bytes) -> bytes | None:
@@ -125,3 +126,19 @@ def test_a_backlog_is_read_back_in_blocks() -> None:
     store.calls.clear()
     assert len(desk.settle_everything()) == 1_000
     assert store.calls["scan"] + store.calls["get_many"] <= 30
+
+
+def test_a_full_memory_reads_no_row_that_it_gives_back() -> None:
+    desk = Desk(endpoint("ep_a"), endpoint("ep_b", max_concurrency=1), policy=limits(live_max=20))
+    store = _counting(desk)
+    for number in range(20):
+        desk.deliver(f"evt_{number}", "ep_b")
+    desk.send()
+    for number in range(100):
+        desk.deliver(f"evt_{number}", "ep_a")
+    desk.take()
+    store.calls.clear()
+    for _ in range(10):
+        block = [sent for sent in desk.send(10) if sent.endpoint.id == "ep_a"]
+        desk.answer(block)
+    assert store.calls["rows"] <= 110

@@ -50,6 +50,17 @@ def test_a_pause_holds_what_already_waited_too() -> None:
     assert len(desk.settle_everything()) == 2
 
 
+def test_a_pause_does_not_bring_back_what_was_cancelled() -> None:
+    desk = Desk()
+    cancelled, waiting = desk.deliver("evt_1"), desk.deliver("evt_2")
+    desk.take()
+    desk.cancel(cancelled)
+    _change(desk, PAUSED)
+    desk.send()
+    _change(desk, endpoint())
+    assert [sent.live.delivery.id for sent in desk.settle_everything()] == [waiting.id]
+
+
 def test_what_is_held_stands_in_the_store_and_not_in_memory() -> None:
     desk = Desk(PAUSED)
     for number in range(5):
