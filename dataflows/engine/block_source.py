@@ -47,8 +47,8 @@ class Pause(NamedTuple):
 
     Attributes:
         ms: at most `IDLE_MS_MAX`, or `SLEPT_MS_MAX` when it is slept.
-        is_slept: inside the poll: for a flow that has no other source. Every turn of Bytewax costs about 70 us,
-            and its own waiting turns a thousand times a second.
+        is_slept: inside the poll: for a flow that has no other source. Every turn of Bytewax costs about
+            70 us, and its own waiting turns a thousand times a second.
     """
 
     ms: int

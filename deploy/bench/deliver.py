@@ -21,7 +21,6 @@ from schemas.ids import partition_of
 from schemas.outcome import Outcome, PreparedRequest
 from schemas.settings import DeliverSettings, EgressSettings
 
-
 ON_THE_WAY = 1_000
 FEED_MIN = 100
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataflows.connectors.shard_store.rocks import RocksStore
 from deploy.bench import load
-from deploy.bench.figure import Figure, Meter
+from deploy.bench.figure import Figure, Meter, wait_until_quiet
 from operators.shard.actions import Publish
 from operators.shard.engine import ShardEngine
 from operators.shard.live import Live
@@ -64,6 +64,7 @@ def _run(store: ShardStore, count: int, endpoint_count: int, pending_count: int)
     engine.start(0, 0, {})
     names = list(endpoints.by_id)
     _fill_pending(engine, names, pending_count)
+    wait_until_quiet()
     values = list(load.delivery_values(count, names, NOW_MS, load.body_of()))
     meter = Meter()
     done = 0

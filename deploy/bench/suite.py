@@ -20,6 +20,7 @@ from rich.table import Table
 
 from deploy.bench.figure import Figure
 
+TABLE_WIDTH: Final = 118
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 Case = tuple[str, int, tuple[int, ...]]
 """Stage, default count, and what is varied."""
@@ -37,11 +38,12 @@ CASES: Final[tuple[Case, ...]] = (
     ("whole", 30_000, (10,)),
 )
 GROWTH: Final[tuple[Case, ...]] = (
-    ("engine", 50_000, (1, 0)),
-    ("engine", 50_000, (1_000, 0)),
-    ("engine", 50_000, (100_000, 0)),
-    ("engine", 50_000, (1_000, 1_000_000)),
-    ("engine", 50_000, (100_000, 1_000_000)),
+    ("engine", 200_000, (1, 0)),
+    ("engine", 200_000, (1_000, 0)),
+    ("engine", 200_000, (100_000, 0)),
+    ("engine", 200_000, (1, 1_000_000)),
+    ("engine", 200_000, (1_000, 1_000_000)),
+    ("engine", 200_000, (100_000, 1_000_000)),
 )
 
 
@@ -122,7 +124,7 @@ def _machine() -> dict[str, object]:
 
 
 def _print(figures: Sequence[Figure]) -> None:
-    table = Table("stage", "case", "CPU us", "user", "sys", "per s", "MB", "count")
+    table = Table("stage", "case", "CPU us", "user", "sys", "worker", "per s", "MB", "count")
     for figure in figures:
         table.add_row(
             figure.stage,
@@ -130,11 +132,14 @@ def _print(figures: Sequence[Figure]) -> None:
             f"{figure.cpu_us:.1f}",
             f"{figure.user_us:.1f}",
             f"{figure.sys_us:.1f}",
+            f"{figure.worker_us:.1f}",
             f"{figure.per_second:,.0f}",
             f"{figure.rss_mb:.0f}",
             f"{figure.count:,}",
         )
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table)
 
 
 def _main(arguments: Sequence[str]) -> None:
