@@ -62,8 +62,10 @@ def next_attempt_at_ms(
     delay = delay_ms(policy, step)
     if delay is None or failed_at_ms >= ends_at_ms:
         return None
-    wait_ms = max(jittered_ms(delay, delivery_id, step), retry_after_ms or 0)
-    return min(failed_at_ms + wait_ms, ends_at_ms)
+    wait_ms = jittered_ms(delay, delivery_id, step)
+    if not policy.delays_ms:
+        wait_ms = min(wait_ms, policy.max_ms)
+    return min(failed_at_ms + max(wait_ms, retry_after_ms or 0), ends_at_ms)
 
 
 def preview(policy: RetryPolicy, attempts_max: int = 100) -> Iterator[int]:

@@ -44,7 +44,7 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         delays_ms: delay before attempt 2, 3, ...; N delays make N + 1 attempts. Empty: exponential.
-        base_ms, max_ms: the exponential `min(base_ms * 2^n, max_ms)`.
+        base_ms, max_ms: the exponential `min(base_ms * 2^n + jitter, max_ms)`.
         window_ms: from fan-out; the last attempt is clipped to its end. At most 72 h.
     """
 

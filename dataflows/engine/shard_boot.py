@@ -11,9 +11,11 @@ from operators.shard.policy import ShardPolicy
 from operators.shard.state import EndpointView
 from operators.shard.store_port import ShardStore
 from schemas import topics
+from schemas.endpoint import DisabledReport
 from schemas.errors import FormatMismatch, Refused
+from schemas.ids import partition_of
 from schemas.shard_claim import ShardClaim
-from schemas.wire.records import DEAD_LETTER_KEY, SHARD_CLAIM, TRANSITION_KEY
+from schemas.wire.records import DEAD_LETTER_KEY, DISABLED_REPORT, SHARD_CLAIM, TRANSITION_KEY
 
 READ_BLOCK = 1_000
 
@@ -80,6 +82,9 @@ def start_shard(
         engine.reconcile.redo([TRANSITION_KEY.decode(record.key or b"") for record in block])
     ends[of.topic] = log.end(of)
 
+    if position is None:
+        engine.reconcile.seed(_reports(log, shard))
+
     of = TopicPartition(topics.DELIVERIES.name, shard)
     offset = _deliveries_offset(log, of, engine, store)
     engine.start(offset, log.end(of), ends)
@@ -92,6 +97,18 @@ def start_shard(
         deliveries_end=log.end(of),
     )
     return engine
+
+
+def _reports(log: Log, shard: int) -> Iterator[DisabledReport]:
+    """Yields what was reported of this shard's endpoints."""
+    of = TopicPartition(topics.ENDPOINT_STATUS.name, 0)
+    shard_count = log.partition_count(topics.DELIVERIES.name)
+    for block in _read(log, of, log.start(of)):
+        for record in block:
+            if record.value is not None:
+                report = DISABLED_REPORT.decode(record.value)
+                if partition_of(report.endpoint_id, shard_count) == shard:
+                    yield report
 
 
 def _deliveries_offset(log: Log, of: TopicPartition, engine: ShardEngine, store: ShardStore) -> int:

@@ -13,7 +13,7 @@ from operators.rejection import reject, rejected_key
 from operators.shard import ending
 from operators.shard.commands import on_command
 from operators.shard.live import Live, Stage
-from operators.shard.policy import TOO_OLD_MS
+from operators.shard.policy import CLOCK_LEAD_MS, TOO_OLD_MS
 from operators.shard.state import ShardState
 from operators.shard.store_port import Batch
 from operators.shard.timers import DueTimers
@@ -106,7 +106,9 @@ def _accept_delivery(
     offset, fanned_out_at_ms = record[0], record[1]
     is_too_old = delivery.recorded_at_ms < state.highest_recorded_at_ms - TOO_OLD_MS
     # Repeats count too: after a crash the same records must lead to the same judgements.
-    state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, delivery.recorded_at_ms)
+    # A log whose clock runs ahead must not make everything after it too old, nor `seen` forget.
+    trusted_ms = min(delivery.recorded_at_ms, now_ms + CLOCK_LEAD_MS)
+    state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, trusted_ms)
     known = state.by_id.get(delivery.id)
     row = seen.get(delivery.id)
     digest = known.delivery.digest if known is not None else row.digest if row is not None else None

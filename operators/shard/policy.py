@@ -11,6 +11,8 @@ SEEN_MS = 11 * DAY_MS
 """7 d + window + 24 h: how far back `seen` reaches, in the events' record time."""
 GENERATION_MS = 4 * DAY_MS
 """Length of one `seen` generation: few enough that a look-up asks three or four bloom filters."""
+CLOCK_LEAD_MS = DAY_MS
+"""How far a record's time may lie ahead of our clock and still count as the newest."""
 LATE_GRACE_MS = 60_000
 """An attempt that was due inside the window may start this much after its end, when slots were short."""
 

@@ -12,6 +12,7 @@ from operators.shard.store_port import Batch, Family
 from operators.shard.timers import live_of
 from schemas import topics
 from schemas.delivery import DeliveryState, Lane
+from schemas.endpoint import DisabledReport
 from schemas.transition import RowStamp, TransitionKey
 from schemas.wire import store_keys
 from schemas.wire.store_rows import (
@@ -20,6 +21,7 @@ from schemas.wire.store_rows import (
     PENDING_ROW,
     POSITION_ROW,
     STAMP_ROW,
+    EndpointRow,
     PositionRow,
     SeenRow,
 )
@@ -67,6 +69,15 @@ class Reconcile:
         self._in_topic[topic] = max((*noted, self._in_topic.get(topic, RowStamp(0, 0))))
         if topic == topics.DEAD_LETTERS.name:
             self._letters.update((stamp.epoch, stamp.sequence) for stamp in noted)
+
+    def seed(self, reports: Iterable[DisabledReport]) -> None:
+        """Takes over what an earlier owner reported of endpoints, for a store that starts empty."""
+        state = self._state
+        batch = state.store.batch()
+        for report in reports:
+            row = EndpointRow(disabled_generation=report.generation)
+            state.put_endpoint_row(batch, report.endpoint_id, row)
+        state.store.write(batch)
 
     def finish(self, ends: dict[str, int]) -> OutboxProgress:
         """Loads what the engine keeps in memory; returns where publication goes on.

@@ -43,7 +43,7 @@ class Seen:
 
     def put_by_time(self, batch: Batch, delivery_id: str, recorded_at_ms: int, row: SeenRow) -> None:
         """Sets a row by its parts."""
-        generation = recorded_at_ms // GENERATION_MS
+        generation = max(recorded_at_ms, 0) // GENERATION_MS
         if generation not in self._generations:
             self._store.add_generation(generation)
             self._generations = self._store.generations()

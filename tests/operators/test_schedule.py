@@ -155,3 +155,9 @@ def test_the_preview_of_a_schedule_that_never_moves_still_ends() -> None:
 def test_a_step_counts_from_one() -> None:
     with pytest.raises(AssertionError):
         delay_ms(DEFAULT_RETRY, 0)
+
+
+def test_jitter_never_exceeds_the_maximum_of_an_exponential() -> None:
+    policy = RetryPolicy(base_ms=1_000, max_ms=1_000)
+    due = [next_attempt_at_ms(policy, f"dlv_{n}", 5, 0, 0) for n in range(200)]
+    assert set(due) == {1_000}

@@ -225,6 +225,8 @@ class Desk:
         changes = self.records[topics.TRANSITIONS.name]
         at = position.transitions_position if position is not None else 0
         engine.reconcile.redo([TRANSITION_KEY.decode(key) for key, _ in changes[at:]])
+        if position is None:
+            engine.reconcile.seed(self.reports())
         engine.start(
             position.deliveries_offset if position is not None else 0,
             len(self.log),

@@ -161,14 +161,16 @@ def test_a_generation_of_seen_is_dropped_when_it_lies_behind_its_reach_and_not_b
     generation = START_MS // GENERATION_MS
     last_needed_ms = (generation + 1) * GENERATION_MS - 1 + SEEN_MS
 
-    desk.deliver("evt_2", recorded_at_ms=last_needed_ms)
+    desk.now_ms = last_needed_ms
+    desk.deliver("evt_2")
     desk.settle_everything()
     desk.engine.barrier()
     assert generation in desk.store.generations()
     desk.again(delivery)
     assert desk.send() == []
 
-    desk.deliver("evt_3", recorded_at_ms=last_needed_ms + 1)
+    desk.now_ms += 1
+    desk.deliver("evt_3")
     desk.settle_everything()
     desk.engine.barrier()
     assert generation not in desk.store.generations()
@@ -182,7 +184,26 @@ def test_a_generation_of_seen_is_dropped_when_it_lies_behind_its_reach_and_not_b
 def test_seen_keeps_a_bounded_number_of_generations() -> None:
     desk = Desk()
     for day in range(60):
-        desk.deliver(f"evt_{day}", recorded_at_ms=START_MS + day * DAY_MS)
+        desk.now_ms = START_MS + day * DAY_MS
+        desk.deliver(f"evt_{day}")
         desk.settle_everything()
         desk.engine.barrier()
         assert len(desk.store.generations()) <= SEEN_MS // GENERATION_MS + 2
+
+
+def test_a_log_whose_clock_runs_ahead_makes_nothing_too_old() -> None:
+    desk = Desk()
+    desk.deliver("evt_ahead", recorded_at_ms=START_MS + 400 * DAY_MS)
+    desk.settle_everything()
+    desk.engine.barrier()
+
+    late = desk.deliver("evt_now")
+
+    assert [sent.live.delivery.id for sent in desk.settle_everything()] == [late.id]
+
+
+def test_a_record_time_before_1970_is_no_poison() -> None:
+    desk = Desk()
+    desk.deliver("evt_1", recorded_at_ms=-1)
+
+    assert len(desk.settle_everything()) == 1

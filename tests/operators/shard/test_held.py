@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from dataflows.connectors.shard_store.memory import MemoryStore
 from operators.shard.store_port import Family
 from schemas.delivery import DeliveryState
 from schemas.endpoint import Endpoint, EndpointStatus
@@ -323,3 +324,15 @@ def test_more_than_a_block_of_a_deleted_endpoint_is_cancelled_turn_by_turn() -> 
         turns += 1
     assert turns == 3
     assert len(desk.transitions()) == 1_200
+
+
+def test_an_empty_directory_still_knows_which_endpoints_are_gone() -> None:
+    desk = Desk()
+    desk.deliver("evt_1")
+    desk.answer(desk.one(), 410)
+    desk.publish()
+    desk.kill(MemoryStore())
+
+    desk.deliver("evt_2")
+
+    assert desk.send() == []
