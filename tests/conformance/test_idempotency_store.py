@@ -299,7 +299,7 @@ class TestGate:
     async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
         self, gate: IdempotencyGate, tmp_path: Path
     ) -> None:
-        # RocksDB cannot make the hour's family any more; it may be deleting a file of its own at the same time.
+        # RocksDB cannot make the hour's family any more; it may be deleting files of its own meanwhile.
         shutil.rmtree(tmp_path / "idempotency", ignore_errors=True)
         make = Maker(is_held=True)
         with capture_logs() as logs:
