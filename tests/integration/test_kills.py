@@ -41,7 +41,7 @@ class Publisher:
 
     def __enter__(self) -> Self:
         self._stop.clear()
-        self._threads = [threading.Thread(target=self._run) for _ in range(CONNECTIONS)]
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(CONNECTIONS)]
         for thread in self._threads:
             thread.start()
         return self
@@ -51,10 +51,10 @@ class Publisher:
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         connection = HTTPConnection(self._hooktide.url.removeprefix("http://"), timeout=5)
         admin_key = self._hooktide.admin_key
-        due_s = time.monotonic()
+        due_s = time.monotonic() + number / PUBLISHES_PER_S  # evenly, not in bursts of all connections
         with closing(connection):
             while not self._stop.wait(max(0.0, due_s - time.monotonic())):
                 due_s += CONNECTIONS / PUBLISHES_PER_S
@@ -103,6 +103,7 @@ def test_five_kills_under_load_lose_nothing_and_repeat_little(hooktide: Hooktide
             before, began_s = len(receiver.arrivals), time.monotonic()
             with publisher:
                 receiver.wait_for(before + rng.randint(*ARRIVALS_PER_ROUND), timeout_s=SILENCE_S)
+                time.sleep(rng.random() / 10)  # any moment, not the one in which something arrives
                 hooktide.kill()
                 rates.append((len(receiver.arrivals) - before) / (time.monotonic() - began_s))
             hooktide.start()
