@@ -67,6 +67,8 @@ class DataDirectory:
             StoreUnavailable: it cannot be made or written.
         """
         wanted = DirectoryFormat(FORMAT_VERSION, now_ms, shards, events_partitions)
+        # ClickHouse changes the process's working directory while it starts, in a thread beside the others.
+        path = path.absolute()
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             sync_directory(path.parent)

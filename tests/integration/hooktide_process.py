@@ -80,7 +80,7 @@ class HooktideProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._starts += 1
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-        command = [sys.executable, "-m", "deploy.cli", "up", "--data", str(self.data), "--port", "0", *args]
+        command = [sys.executable, "-m", "deploy.cli", "up", "--data", self.data.name, "--port", "0", *args]
         with self.log_file.open("w") as stderr:
             self._process = subprocess.Popen(
                 command,
