@@ -29,11 +29,6 @@ class Topic(Struct, frozen=True):
     spread: Spread
     retention_ms: int | None
 
-    @property
-    def is_compacted(self) -> bool:
-        """Whether only the last record of a key is kept (a record without value deletes it)."""
-        return self.retention_ms is None
-
 
 EVENTS = Topic("events", "tenant id (only order depends on it)", Spread.TENANTS, 7 * DAY_MS)
 DELIVERIES = Topic("deliveries", "delivery id", Spread.SHARDS, 4 * DAY_MS)  # window + 24 h

@@ -7,7 +7,6 @@ honoured.
 
 import threading
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -37,11 +36,6 @@ class GroupMoved(Refused):
     """A person moved the group while we ran; a restart honours it."""
 
 
-class _Mirrored(NamedTuple):
-    offset: int
-    metadata: str
-
-
 def read_stamp(committed: GroupOffset | None) -> Stamp | None:
     """Returns our stamp on a committed offset, or None when a person (or nobody) wrote it."""
     if committed is None:
@@ -68,7 +62,7 @@ class BackgroundSync:
         self._interval_s = interval_ms / 1_000
         self._lock = threading.Lock()
         self._marks: dict[int, BarrierMark] = {}
-        self._mirrored: dict[int, _Mirrored] = {}
+        self._mirrored: dict[int, GroupOffset] = {}
         self._closing = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="shard-sync", daemon=True)
@@ -127,14 +121,14 @@ class BackgroundSync:
             _log.warning("mirror_failed", group=GROUP, error=str(error))
             return
         for of, offset in offsets.items():
-            self._mirrored[of.partition] = _Mirrored(offset.offset, offset.metadata)
+            self._mirrored[of.partition] = offset
 
     def _check_not_moved(self, shard: int, of: TopicPartition) -> None:
         last = self._mirrored.get(shard)
         if last is None:
             return
         committed = self._log.committed(GROUP, of)
-        if committed is None or (committed.offset, committed.metadata) == last:
+        if committed is None or committed == last:
             return
         stamp = read_stamp(committed)
         if stamp is not None and stamp.store == self._stores[shard].store_id:
