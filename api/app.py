@@ -40,7 +40,7 @@ def build_app(deps: ApiDeps) -> web.Application:
     metrics = ApiMetrics(deps.registry)
     view = EndpointView(deps.endpoints, deps.endpoint_status)
     recent = RecentEvents()
-    writes = LogWrites(deps.log, timeout_ms)
+    writes = LogWrites(deps.log, timeout_ms, deps.has_room)
     pool = ReadPool()
     creates = CreateEndpoints(
         EndpointWriter(writes, view, timeout_ms),

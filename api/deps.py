@@ -26,6 +26,7 @@ class ApiDeps:
         clock_ms: milliseconds UTC.
         entropy: that many random bytes, fit for secrets.
         readiness: one word for each reason why the process is not ready; called on the event loop, quickly.
+        has_room: whether the disk takes more; while it does not, everything that writes is refused.
         record_group: the group that fills the delivery log; how far it is says how complete reads are.
         registry: what `/metrics` prints; other parts of the process may count in it too.
     """
@@ -41,5 +42,6 @@ class ApiDeps:
     entropy: Callable[[int], bytes]
     readiness: Callable[[], list[str]]
     registry: CollectorRegistry
+    has_room: Callable[[], bool] = lambda: True
     record_group: str = "record"
     endpoint_status: TableView[DisabledReport] | None = None

@@ -9,11 +9,17 @@ Rejected: `append_and_wait` in a thread pool (a thread per publish in flight), a
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
+from api.problems import ProblemError
 from dataflows.connectors.log.port import Appended, Entry, Log, TopicPartition
 from schemas.errors import HooktideError, LogUnavailable
+from schemas.problem_codes import ProblemCode
+
+DISK_RETRY_AFTER_S: Final = "10"
+"""Somebody has to make room, which takes longer than a log that is slow for a moment."""
 
 _Answer = tuple[asyncio.Future[Appended], Appended | HooktideError]
 
@@ -24,11 +30,13 @@ class LogWrites:
     Args:
         log: may be shared with anybody.
         timeout_ms: how long an append is waited for.
+        has_room: whether there is space for more; nothing is appended while it says no.
     """
 
-    def __init__(self, log: Log, timeout_ms: int) -> None:
+    def __init__(self, log: Log, timeout_ms: int, has_room: Callable[[], bool] = lambda: True) -> None:
         self._log = log
         self._timeout_s = timeout_ms / 1_000
+        self._has_room = has_room
         self._answers: deque[_Answer] = deque()
         self._is_woken = False
 
@@ -37,7 +45,14 @@ class LogWrites:
 
         Raises:
             LogUnavailable: no acknowledgement in time, or a refusal; the write may or may not have happened.
+            ProblemError: `disk_full`; nothing was written.
         """
+        if not self._has_room():
+            raise ProblemError(
+                ProblemCode.DISK_FULL,
+                "There is too little space left to keep this safe. Nothing was written: send it again later.",
+                headers={"Retry-After": DISK_RETRY_AFTER_S},
+            )
         loop = asyncio.get_running_loop()
         acknowledged: asyncio.Future[Appended] = loop.create_future()
 

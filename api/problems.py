@@ -31,6 +31,7 @@ _TITLE_OF: Final = {
     ProblemCode.ENDPOINT_UNREACHABLE: "The endpoint did not answer as it must",
     ProblemCode.RATE_LIMITED: "Too many requests",
     ProblemCode.LOG_UNAVAILABLE: "The log did not acknowledge in time",
+    ProblemCode.DISK_FULL: "The disk is nearly full",
     ProblemCode.NOT_READY: "Not ready",
     ProblemCode.INTERNAL: "An error on our side",
 }

@@ -1,25 +1,36 @@
 """The system parts that some tests run against: `./hooktide test-deps` puts them in place.
 
-Today that is Node.js and the npm package `standardwebhooks`, the official verifier in the other language, at
-the versions and digests of `tests/integration/node/package-lock.json`. Node comes from the distribution where
-it is missing and we are root; elsewhere a sentence says what to install. Install scripts of npm packages do
-not run.
+Node.js and the npm package `standardwebhooks`, the official verifier in the other language, at the versions
+and digests of `tests/integration/node/package-lock.json`; strace, which shows that a sync came before its
+answer; faketime, which gives a process another wall clock. What is missing comes from the distribution, in
+one go, when we are root; elsewhere a sentence says what to install. Install scripts of npm packages do not
+run.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from schemas.errors import Unavailable
 
 NODE_PROJECT = Path(__file__).resolve().parent.parent / "tests" / "integration" / "node"
+PACKAGES: Mapping[str, str] = MappingProxyType(
+    {"node": "nodejs", "npm": "npm", "strace": "strace", "faketime": "faketime"}
+)
+"""The distribution's package of each program; `faketime` brings its library along."""
 
 
 class SystemPartMissing(Unavailable):
     """A system part is missing and cannot be installed from here; the message says what a person can do."""
+
+
+def missing_packages() -> list[str]:
+    """Returns the packages of the programs that are not here."""
+    return [package for program, package in PACKAGES.items() if shutil.which(program) is None]
 
 
 def install_system_parts() -> None:
@@ -28,18 +39,18 @@ def install_system_parts() -> None:
     Raises:
         SystemPartMissing: A part is missing and this account may not install it, or an installer failed.
     """
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        _install_node()
+    packages = missing_packages()
+    if packages:
+        _install(packages)
     _run(("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"), NODE_PROJECT)
 
 
-def _install_node() -> None:
+def _install(packages: Sequence[str]) -> None:
+    wanted = " ".join(packages)
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise SystemPartMissing(
-            "Node.js or npm is missing; install both (apt-get install nodejs npm, as root)"
-        )
+        raise SystemPartMissing(f"missing: {wanted}; install them as root (apt-get install {wanted})")
     _run(("apt-get", "update", "-qq"), NODE_PROJECT)
-    _run(("apt-get", "install", "-qq", "-y", "--no-install-recommends", "nodejs", "npm"), NODE_PROJECT)
+    _run(("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages), NODE_PROJECT)
 
 
 def _run(command: Sequence[str], directory: Path) -> None:

@@ -7,6 +7,8 @@ ever.
 
 from schemas.dead_letter import Rejected
 
+POISON = "poison"
+"""The reason of a record that was parked because the process died of it again and again."""
 VALUE_BYTES_MAX = 512 << 10
 DETAIL_CHARS_MAX = 1_000
 
@@ -29,6 +31,7 @@ def reject(
     """
     if value is not None and len(value) > VALUE_BYTES_MAX:
         detail = f"{detail[: DETAIL_CHARS_MAX - 100]} (the value of {len(value)} bytes is cut here)"
+    if value is not None:
         value = value[:VALUE_BYTES_MAX]
     if key is not None:
         key = key[:VALUE_BYTES_MAX]

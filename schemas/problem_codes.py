@@ -24,6 +24,7 @@ class ProblemCode(StrEnum):
     ENDPOINT_UNREACHABLE = "endpoint_unreachable"
     RATE_LIMITED = "rate_limited"
     LOG_UNAVAILABLE = "log_unavailable"
+    DISK_FULL = "disk_full"
     NOT_READY = "not_ready"
     INTERNAL = "internal"
 
@@ -47,6 +48,7 @@ STATUS_OF = {
     ProblemCode.ENDPOINT_UNREACHABLE: 422,
     ProblemCode.RATE_LIMITED: 429,
     ProblemCode.LOG_UNAVAILABLE: 503,
+    ProblemCode.DISK_FULL: 503,
     ProblemCode.NOT_READY: 503,
     ProblemCode.INTERNAL: 500,
 }

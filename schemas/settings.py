@@ -96,6 +96,13 @@ class RecordSettings(Section):
     rows_max: Positive = 10_000
 
 
+class DiskSettings(Section):
+    """The disk that the data directory lies on."""
+
+    free_bytes_min: Annotated[int, Field(ge=0)] = 512 << 20
+    """Below it nothing new is taken or sent, what is in flight is written; at most a tenth of the disk."""
+
+
 class Settings(Section):
     """All of it."""
 
@@ -108,3 +115,4 @@ class Settings(Section):
     retry: RetrySettings = RetrySettings()
     deliver: DeliverSettings = DeliverSettings()
     record: RecordSettings = RecordSettings()
+    disk: DiskSettings = DiskSettings()

@@ -40,7 +40,7 @@ TENANTS = Topic("tenants", "tenant id", Spread.ONE, None)
 KEYS = Topic("keys", "key id", Spread.ONE, None)
 EVENT_TYPES = Topic("event_types", "tenant id and event type", Spread.ONE, None)
 JOBS = Topic("jobs", "job id and /request or /progress", Spread.ONE, None)
-SHARDS = Topic("shards", "shard", Spread.ONE, None)
+SHARDS = Topic("shards", "shard and /store id", Spread.ONE, None)
 ENDPOINT_STATUS = Topic("endpoint_status", "endpoint id", Spread.ONE, None)
 
 ALL_TOPICS = (

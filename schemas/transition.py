@@ -25,6 +25,7 @@ class Reason(StrEnum):
     EXPIRED_WHILE_HELD = "expired_while_held"
     TOO_OLD = "too_old"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    POISON = "poison"
     ENDPOINT_DELETED = "endpoint_deleted"
     CANCELLED_BY_PERSON = "cancelled_by_person"
     RETRY_REQUESTED = "retry_requested"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Protocol
 
@@ -49,8 +50,28 @@ def require_real() -> RequireReal:
 
 
 @pytest.fixture(scope="session")
+def strace(require_real: RequireReal) -> None:
+    """`strace` is here, and may trace: some containers forbid it."""
+    found = shutil.which("strace") is not None and _runs("strace", "-o", os.devnull, "true")
+    require_real(
+        "strace, allowed to trace", found, "./hooktide test-deps (in a container: --cap-add SYS_PTRACE)"
+    )
+
+
+@pytest.fixture(scope="session")
+def faketime(require_real: RequireReal) -> None:
+    """`faketime` is here: it starts a program under another wall clock."""
+    found = shutil.which("faketime") is not None and _runs("faketime", "-f", "+1d", "true")
+    require_real("faketime", found, "./hooktide test-deps")
+
+
+@pytest.fixture(scope="session")
 def node_project(require_real: RequireReal) -> Path:
     """A directory where `node` finds the npm package `standardwebhooks`, the official verifier."""
     found = shutil.which("node") is not None and (NODE_PROJECT / "node_modules" / "standardwebhooks").is_dir()
     require_real("node with the npm package standardwebhooks", found, "./hooktide test-deps")
     return NODE_PROJECT
+
+
+def _runs(*command: str) -> bool:
+    return subprocess.run(command, check=False, capture_output=True, timeout=20).returncode == 0

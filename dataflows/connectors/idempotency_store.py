@@ -27,6 +27,8 @@ from schemas.errors import DamagedStore, HooktideError, StoreUnavailable
 _log = structlog.get_logger(__name__)
 
 _HOUR_MS = 3_600_000
+_OPEN_FILES_MAX = 20
+"""The fewest that RocksDB takes: a look-up opens a table again at worst, and a kept answer is no hot path."""
 _FAMILY = "answers."
 _VERSION = b"\x01"
 _TIME_BYTES = 8
@@ -63,7 +65,12 @@ class IdempotencyStore:
         self._directory = directory
         self._kept_ms = kept_hours * _HOUR_MS
         self._hours_max = kept_hours + 2
-        self._memory = StoreMemory(cache_bytes=8 * MIB, memtable_bytes_max=32 * MIB, memtable_bytes=4 * MIB)
+        self._memory = StoreMemory(
+            cache_bytes=8 * MIB,
+            memtable_bytes_max=32 * MIB,
+            memtable_bytes=4 * MIB,
+            open_files_max=_OPEN_FILES_MAX,
+        )
         self._is_open = True
         try:
             self._database = self._open()

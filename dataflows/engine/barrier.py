@@ -3,6 +3,9 @@
 The truth about a shard's position stands in its store. The group's committed offset is its mirror, for
 Kafka's own tools, and the way a person moves it: a committed value without our stamp is a person's, and is
 honoured.
+
+The same thread looks whether our claims still stand, because asking the log for an end may take a while and
+the worker must not wait.
 """
 
 import threading
@@ -12,6 +15,7 @@ import msgspec
 import structlog
 
 from dataflows.connectors.log.port import GroupOffset, Log, TopicPartition
+from dataflows.engine.shard_claims import ClaimLost, ShardClaims
 from operators.shard.actions import BarrierMark
 from operators.shard.store_port import ShardStore
 from schemas import topics
@@ -54,10 +58,14 @@ class BackgroundSync:
         log: where the group's offsets are mirrored.
         stores: by shard.
         interval_ms: the most traffic that a power cut can repeat.
+        claims: on these shards; looked at about once a second.
     """
 
-    def __init__(self, log: Log, stores: Mapping[int, ShardStore], interval_ms: int) -> None:
+    def __init__(
+        self, log: Log, stores: Mapping[int, ShardStore], interval_ms: int, claims: ShardClaims
+    ) -> None:
         self._log = log
+        self._claims = claims
         self._stores = stores
         self._interval_s = interval_ms / 1_000
         self._lock = threading.Lock()
@@ -80,6 +88,7 @@ class BackgroundSync:
         """Raises what the thread met.
 
         Raises:
+            ClaimLost: another process has claimed a shard of ours.
             GroupMoved: a person moved the group's offset.
             StoreUnavailable: a store cannot be synced.
         """
@@ -97,6 +106,7 @@ class BackgroundSync:
             while not self._closing.wait(self._interval_s):
                 self._sync_once()
             self._sync_once()
+            self._claims.close()
         except BaseException as error:  # noqa: BLE001 - surfaces through `check` on the worker
             self._error = error
 
@@ -105,6 +115,7 @@ class BackgroundSync:
             marks, self._marks = self._marks, {}
         for store in self._stores.values():
             store.sync()
+        self._claims.check()
         if marks:
             self._mirror(marks)
 
@@ -131,8 +142,13 @@ class BackgroundSync:
         if committed is None or committed == last:
             return
         stamp = read_stamp(committed)
-        if stamp is not None and stamp.store == self._stores[shard].store_id:
-            return
+        if stamp is not None:
+            if stamp.store == self._stores[shard].store_id:
+                return
+            raise ClaimLost(
+                f"store {stamp.store} of another process writes barriers of shard {shard}, which belongs to "
+                f"store {self._stores[shard].store_id} of this one; this one ends"
+            )
         message = (
             f"group {GROUP} was moved to offset {committed.offset} of {of.topic}[{shard}] while this "
             "process ran; it stops now and honours the new offset at its next start"

@@ -12,8 +12,8 @@ What Bytewax does not have is built in here:
 - a place where time passes: `on_poll` runs at every poll, even while nothing comes;
 - a gate: blocks that were received stay here, and the source keeps being polled, until the gate opens.
 
-`next_awake` is worked out once a poll, because Bytewax asks for it at other times too, and lies at most 5 ms
-ahead, because a source that sleeps longer than an epoch starves all others.
+Pauses are slept inside the poll and `next_awake` never names a time to come: Bytewax compares it with the
+wall clock, and after a step back of an hour it would not poll for an hour.
 
 Rejected: the stock `KafkaSource` (blocks 1 ms a partition, jumps silently to the end below the log's start);
 a `FixedPartitionedSource` (its resume store is not used here; positions are group offsets or stand in the
@@ -22,16 +22,16 @@ shard's store).
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 
 from dataflows.connectors.log.port import OffsetOutOfRange, Reader, Record, TopicPartition
 from dataflows.engine.stop import StopSignal
+from operators.suspicion import run_length
 
-IDLE_MS_MAX = 5
-SLEPT_MS_MAX = 50
+PAUSE_MS_MAX = 50
 RECORDS_MAX = 500
 BYTES_MAX = 4 << 20
 FIRST_RECORDS = 16
@@ -40,19 +40,6 @@ FIRST_RECORDS = 16
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 """Polls again at once; `None` after an empty poll would mean in a millisecond."""
-
-
-class Pause(NamedTuple):
-    """How long a source waits after a poll that brought nothing.
-
-    Attributes:
-        ms: at most `IDLE_MS_MAX`, or `SLEPT_MS_MAX` when it is slept.
-        is_slept: inside the poll: for a flow that has no other source. Every turn of Bytewax costs about
-            70 us, and its own waiting turns a thousand times a second.
-    """
-
-    ms: int
-    is_slept: bool = False
 
 
 class Block(NamedTuple):
@@ -93,6 +80,8 @@ class SourceHooks(NamedTuple):
         on_end: runs once, when the source ends or the flow dies.
         on_out_of_range: returns the offset to go on at, or raises.
         gate: holds blocks back.
+        group: of a record, how many of its kind may be handed over together, and nothing else with them; 0
+            for one that nobody suspects. None: nobody is suspected.
     """
 
     has_credit: Callable[[TopicPartition], bool] = lambda _: True
@@ -101,6 +90,7 @@ class SourceHooks(NamedTuple):
     on_end: Callable[[], None] = lambda: None
     on_out_of_range: Callable[[OffsetOutOfRange], int] | None = None
     gate: Gate | None = None
+    group: Callable[[TopicPartition, int], int] | None = None
 
 
 def shard_key(of: TopicPartition) -> str:
@@ -121,7 +111,8 @@ class LogBlockSource(DynamicSource[tuple[str, Any]]):
         bytes_max: values of all blocks of one poll. Aimed at by the size of the records before, so a sudden
             change of size may exceed it, once.
         boot: `(key, item)` emitted at the first poll: a keyed step exists only after its first item.
-        pause: after a poll that brought nothing.
+        pause_ms: slept after a poll that brought nothing, because every turn of Bytewax costs about 70 us; 0
+            for a flow with another source that sleeps.
     """
 
     def __init__(
@@ -134,10 +125,9 @@ class LogBlockSource(DynamicSource[tuple[str, Any]]):
         records_max: int = RECORDS_MAX,
         bytes_max: int = BYTES_MAX,
         boot: Sequence[tuple[str, Any]] = (),
-        pause: Pause = Pause(3),  # noqa: B008 - immutable
+        pause_ms: int = 3,
     ) -> None:
-        pause_ms_max = SLEPT_MS_MAX if pause.is_slept else IDLE_MS_MAX
-        assert 1 <= pause.ms <= pause_ms_max, f"{pause}: a source that pauses longer starves the others"
+        assert 0 <= pause_ms <= PAUSE_MS_MAX, f"{pause_ms} ms: a source that pauses longer starves the others"
         self.open_reader = open_reader
         self.positions = dict(positions)
         self.stop = stop
@@ -145,8 +135,7 @@ class LogBlockSource(DynamicSource[tuple[str, Any]]):
         self.records_max = records_max
         self.bytes_max = bytes_max
         self.boot = tuple(boot)
-        self.idle = timedelta(milliseconds=pause.ms)
-        self.sleep_s = pause.ms / 1_000 if pause.is_slept else 0.0
+        self.pause_s = pause_ms / 1_000
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "LogBlocks":
         """Opens the reader; called by Bytewax in the flow's thread."""
@@ -166,7 +155,7 @@ class LogBlocks(StatelessSourcePartition[tuple[str, Any]]):
         self._records_max = dict.fromkeys(source.positions, min(FIRST_RECORDS, source.records_max))
         self._boot: tuple[tuple[str, Any], ...] = source.boot
         self._behind_gate: list[tuple[str, Any]] = []
-        self._awake_at: datetime | None = None
+        self._put_back: dict[TopicPartition, Sequence[Record]] = {}
 
     def next_batch(self) -> list[tuple[str, Any]]:
         """Returns what can be read now, perhaps nothing.
@@ -182,7 +171,6 @@ class LogBlocks(StatelessSourcePartition[tuple[str, Any]]):
             return self._idle()
         if self._boot:
             boot, self._boot = self._boot, ()
-            self._awake_at = None
             return list(boot)
         gate = self._hooks.gate
         items = self._behind_gate or self._read()
@@ -195,12 +183,11 @@ class LogBlocks(StatelessSourcePartition[tuple[str, Any]]):
                 self._behind_gate = items
                 return self._idle()
             self._behind_gate = []
-        self._awake_at = None
         return items
 
-    def next_awake(self) -> datetime | None:
-        """Returns None (at once) after a poll that brought something, else a few milliseconds ahead."""
-        return self._awake_at
+    def next_awake(self) -> datetime:
+        """Returns when to poll again: at once, the pause is in the poll."""
+        return LONG_AGO
 
     def close(self) -> None:
         """Closes the reader; Bytewax calls it at the end and at a death."""
@@ -210,12 +197,8 @@ class LogBlocks(StatelessSourcePartition[tuple[str, Any]]):
             reader.close()
 
     def _idle(self) -> list[tuple[str, Any]]:
-        if self._source.sleep_s:
-            self._awake_at = LONG_AGO
-            time.sleep(self._source.sleep_s)
-        else:
-            # Bytewax compares with the wall clock; the watchdog takes care of its backward steps.
-            self._awake_at = datetime.now(UTC) + self._source.idle
+        if self._source.pause_s:
+            time.sleep(self._source.pause_s)
         return []
 
     def _read(self) -> list[tuple[str, Any]]:
@@ -227,9 +210,19 @@ class LogBlocks(StatelessSourcePartition[tuple[str, Any]]):
             of, key = self._partitions[(first + step) % count]
             if not self._hooks.has_credit(of):
                 continue
-            records = self._poll(of)
+            records = self._put_back.pop(of, None) or self._poll(of)
             if records:
+                group = self._hooks.group(of, records[0].offset) if self._hooks.group is not None else 0
+                if group and items:
+                    # It is handed over next time, by itself: what dies with it must be its own deed.
+                    self._put_back[of] = records
+                    self._turn = (first + step) % count
+                    break
+                records = self._cut(of, records)
                 items.append((key, Block(of.topic, of.partition, records)))
+                if group:
+                    self._turn = (first + step + 1) % count
+                    break
                 bytes_left -= self._size_up(of, records)
                 if bytes_left <= 0:
                     # The others are first next time.
@@ -250,9 +243,19 @@ class LogBlocks(StatelessSourcePartition[tuple[str, Any]]):
             self._reader = self._source.open_reader(positions)
             return ()
 
+    def _cut(self, of: TopicPartition, records: Sequence[Record]) -> Sequence[Record]:
+        """Returns what may be handed over together, and puts the rest back."""
+        group = self._hooks.group
+        if group is None:
+            return records
+        count = run_length([group(of, record.offset) for record in records])
+        if count < len(records):
+            self._put_back[of] = records[count:]
+        return records[:count]
+
     def _size_up(self, of: TopicPartition, records: Sequence[Record]) -> int:
         """Returns the bytes of the records, and bounds the partition's next block by their mean."""
-        size = sum([len(record.value or b"") for record in records])
+        size = sum([len(record.value) for record in records if record.value is not None])
         fitting = self._source.bytes_max * len(records) // max(size, 1)
         self._records_max[of] = max(1, min(self._source.records_max, fitting))
         return size

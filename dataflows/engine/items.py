@@ -27,6 +27,13 @@ class Wake(NamedTuple):
     endpoint_ids: Sequence[str] = ()
 
 
+class Tick(NamedTuple):
+    """Time has passed: a timer is due, or it is time for a look or a barrier."""
+
+    shard: int
+    is_barrier: bool = False
+
+
 class Sends(NamedTuple):
     """Sign and send these; their slots are taken."""
 

@@ -18,10 +18,11 @@ would need a second mechanism); repeating from the log's thread (two threads in 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
-from dataflows.connectors.log.port import Appended, Entry, Log, TopicPartition
+from dataflows.connectors.log.port import Appended, Entry, OnAppended, TopicPartition
 from schemas.errors import HooktideError, Unavailable
 
 APPEND_BYTES_MAX = 1 << 20
@@ -31,6 +32,13 @@ BACKOFF_MS_MAX = 5_000
 OnDurable = Callable[[int], None]
 
 _log = structlog.get_logger(__name__)
+
+
+class Appends(Protocol):
+    """What is needed of a `Log`."""
+
+    def append(self, to: TopicPartition, entries: Sequence[Entry], on_appended: OnAppended) -> None:
+        """Queues the entries, as `Log.append` does."""
 
 
 class _Parcel:
@@ -62,7 +70,7 @@ class OrderedAppends:
         clock: monotonic seconds, for the backoff between repeats.
     """
 
-    def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: Appends, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
         self._lines: dict[TopicPartition, _Line] = {}

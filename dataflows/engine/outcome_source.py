@@ -1,12 +1,13 @@
 """The source that closes the loop: outcomes of the sender, by shard, and whatever else wakes one.
 
 Bytewax knows no cycles, so outcomes come back through a queue in the process, read here within a millisecond
-or two. At a stop this source lives longest: until nothing is in flight, or the deadline has passed.
+or two. Time comes in here, too, as ticks. At a stop this source lives longest: until nothing is in flight, or
+the deadline has passed.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from dataflows.connectors.log.port import TopicPartition
 from dataflows.connectors.sender.port import Sender
 from dataflows.engine.block_source import LONG_AGO, shard_key
-from dataflows.engine.items import Outcomes, Wake
+from dataflows.engine.items import Outcomes, Tick, Wake
 from dataflows.engine.slots import Slots
 from dataflows.engine.stop import StopSignal
 from schemas import topics
@@ -29,7 +30,7 @@ repeats after a crash allows 5 ms for it."""
 
 
 class OutcomeSource(DynamicSource[tuple[str, Any]]):
-    """Emits `(shard key, Outcomes | Wake)`.
+    """Emits `(shard key, Outcomes | Wake | Tick)`.
 
     Args:
         sender: whose outcomes are collected.
@@ -38,6 +39,7 @@ class OutcomeSource(DynamicSource[tuple[str, Any]]):
         shard_count: to find an endpoint's shard.
         on_poll: runs at every poll: acknowledgements, table views, watchdog.
         deadline: called at each poll of a stop; True ends it although something is in flight.
+        ticks: called at each poll; returns what the time makes due.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class OutcomeSource(DynamicSource[tuple[str, Any]]):
         shard_count: int,
         on_poll: Callable[[], None],
         deadline: Callable[[], bool],
+        ticks: Callable[[], Iterable[Tick]],
     ) -> None:
         self.sender = sender
         self.slots = slots
@@ -55,6 +58,7 @@ class OutcomeSource(DynamicSource[tuple[str, Any]]):
         self.shard_count = shard_count
         self.on_poll = on_poll
         self.deadline = deadline
+        self.ticks = ticks
         self.changed_endpoints: deque[str] = deque()
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "OutcomePolls":
@@ -88,9 +92,10 @@ class OutcomePolls(StatelessSourcePartition[tuple[str, Any]]):
             if not self._is_cut_off and source.deadline():
                 self._is_cut_off = True
                 source.sender.close(0.0)
+        items.extend([(_key(tick.shard), tick) for tick in source.ticks()])
         return items
 
-    def next_awake(self) -> datetime | None:
+    def next_awake(self) -> datetime:
         """Returns when to poll again: at once, the pause is in the poll."""
         return LONG_AGO
 

@@ -10,7 +10,7 @@ the order of the source's partition.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from dataflows.connectors.log.port import Entry, TopicPartition
 from dataflows.engine.block_source import Block
@@ -50,7 +50,15 @@ class _Outgoing:
 
 
 class Outflow:
-    """Draws entries from blocks into the log, within bounds. Owned by the flow's thread."""
+    """Draws entries from blocks into the log, within bounds. Owned by the flow's thread.
+
+    Args:
+        appends: the way into the log.
+        acks: told of what is durable.
+        entries_max: drawn and not yet acknowledged.
+        bytes_max: as `entries_max`, of their values.
+        may_write: nothing more is drawn while it says no; what is drawn already goes on.
+    """
 
     def __init__(
         self,
@@ -59,11 +67,13 @@ class Outflow:
         *,
         entries_max: int = ENTRIES_MAX,
         bytes_max: int = BYTES_MAX,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._appends = appends
         self._acks = acks
         self._entries_max = entries_max
         self._bytes_max = bytes_max
+        self._may_write = may_write
         self._queue: deque[_Outgoing] = deque()
 
     @property
@@ -90,7 +100,9 @@ class Outflow:
             self._draw()
 
     def _has_room(self) -> bool:
-        return self._appends.entries_open < self._entries_max and self._appends.bytes_open < self._bytes_max
+        appends = self._appends
+        is_below = appends.entries_open < self._entries_max and appends.bytes_open < self._bytes_max
+        return is_below and self._may_write()
 
     def _draw(self) -> None:
         while self._queue and self._has_room():

@@ -1,26 +1,20 @@
 """The only `StatefulBatchLogic`: hosts one shard's runtime inside Bytewax.
 
 The key is the shard, never the endpoint: Bytewax scans every scheduled key at each activation. There is no
-resume state: `snapshot` is the barrier, and its answer is nothing.
-
-Spurious notifications are normal (Bytewax does not cancel an earlier schedule), so `on_notify` only looks
-again. The heartbeat of half a second bounds what Bytewax leaks per activation until the soonest timer, and
-makes sure that every shard is awake in every epoch: only those take part in the barrier.
+resume state. Bytewax's own timers and epochs are not used, because a step of the wall clock stops them:
+`Tick` items bring both (see `ticker`). A barrier needs no epoch: on one worker the engine has applied
+everything up to its own offset whenever it is not running.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from bytewax.operators import StatefulBatchLogic
 
 from dataflows.engine.block_source import Block
-from dataflows.engine.items import Boot, Outcomes, Sends, Wake
+from dataflows.engine.items import Boot, Outcomes, Sends, Tick, Wake
 from dataflows.engine.shard_runtime import ShardRuntime
-
-HEARTBEAT_MS = 500
-TIMER_QUANTUM_MS = 10
-"""Timers that follow one another closer than this share an activation."""
 
 
 class ShardHost(StatefulBatchLogic[Any, Sends, None]):
@@ -28,10 +22,12 @@ class ShardHost(StatefulBatchLogic[Any, Sends, None]):
 
     Args:
         runtimes: by shard; the first item says which one this is, because Bytewax does not tell the key.
+        on_tick: called with the shard of each tick that has arrived.
     """
 
-    def __init__(self, runtimes: Mapping[int, ShardRuntime]) -> None:
+    def __init__(self, runtimes: Mapping[int, ShardRuntime], on_tick: Callable[[int], None]) -> None:
         self._runtimes = runtimes
+        self._on_tick = on_tick
         self._runtime: ShardRuntime | None = None
 
     def on_batch(self, values: list[Any]) -> tuple[list[Sends], bool]:
@@ -49,30 +45,28 @@ class ShardHost(StatefulBatchLogic[Any, Sends, None]):
                 case Wake():
                     for endpoint_id in value.endpoint_ids:
                         runtime.engine.wake(endpoint_id)
+                case Tick():
+                    self._on_tick(value.shard)
+                    if value.is_barrier:
+                        runtime.barrier()
                 case Boot():
                     pass
         return self._act()
 
     def on_notify(self) -> tuple[list[Sends], bool]:
-        """Looks again."""
-        return self._act()
+        """Does nothing: nothing was scheduled."""
+        return [], False
 
     def on_eof(self) -> tuple[list[Sends], bool]:
         """Keeps everything: a stop is no reason to flush or fire."""
         return [], False
 
     def notify_at(self) -> datetime | None:
-        """Returns the next timer, at most a heartbeat ahead."""
-        assert self._runtime is not None, "asked for a timer before the first item"
-        at_ms = self._runtime.next_at_ms(HEARTBEAT_MS)
-        return datetime.fromtimestamp(
-            (at_ms + TIMER_QUANTUM_MS) // TIMER_QUANTUM_MS * TIMER_QUANTUM_MS / 1_000, UTC
-        )
+        """Returns that no timer is wanted."""
+        return None
 
     def snapshot(self) -> None:
-        """Writes the barrier of this epoch."""
-        if self._runtime is not None:
-            self._runtime.barrier()
+        """Returns no state: it is in the shard's store."""
 
     def _act(self) -> tuple[list[Sends], bool]:
         assert self._runtime is not None, "woken before the first item"

@@ -4,7 +4,8 @@ Every activation ends the same way: timers fire, work is chosen while there are 
 topics.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from dataflows.engine.barrier import BackgroundSync
 from dataflows.engine.outbox_publisher import OutboxPublisher
@@ -12,7 +13,10 @@ from dataflows.engine.slots import Slots
 from dataflows.engine.stop import StopSignal
 from operators.shard.actions import Dispatch
 from operators.shard.engine import ShardEngine
+from operators.suspicion import Phase, run_length
 from schemas.outcome import Outcome
+
+T = TypeVar("T")
 
 BLOCK_MAX = 256
 """Deliveries chosen per activation: keeps one shard's turn short beside the others'."""
@@ -29,6 +33,9 @@ class ShardRuntime:
         sync: mirrors its barriers.
         clock_ms: milliseconds UTC.
         outbox_rows_max: rows that may wait for their topics; beyond them no attempt starts.
+
+    Attributes:
+        timer_at_ms: when the shard wants to act by itself, as of its last act.
     """
 
     def __init__(
@@ -48,21 +55,48 @@ class ShardRuntime:
         self._sync = sync
         self._clock_ms = clock_ms
         self._outbox_rows_max = outbox_rows_max
+        self.timer_at_ms = 0
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Writes outcomes, then frees their slots."""
-        self.engine.settle(outcomes, self._clock_ms())
-        self._slots.release(len(outcomes))
+        tries = self.engine.state.tries
+        for block in self._runs(outcomes, [outcome.token[1] for outcome in outcomes]):
+            tries.begin(Phase.SETTLE, [outcome.token[1] for outcome in block])
+            self.engine.settle(block, self._clock_ms())
+            tries.done()
+            self._slots.release(len(block))
 
     def accept(self, records: Sequence[tuple[int, int, bytes | None, bytes | None]]) -> None:
-        """Takes a block of the log."""
-        self.engine.accept(records, self._clock_ms())
+        """Takes a block of the log; suspects by themselves, parked records not at all."""
+        tries = self.engine.state.tries
+        if not tries.is_wary:
+            self.engine.accept(records, self._clock_ms())
+            return
+        for block in self._runs(records, [record[0] for record in records]):
+            if block[0][0] in tries.parked:
+                self.engine.park(block[0], self._clock_ms())
+            else:
+                self.engine.accept(block, self._clock_ms())
+
+    def _runs(self, items: Sequence[T], offsets: Sequence[int]) -> Iterator[Sequence[T]]:
+        """Cuts a block into what may be taken together."""
+        tries = self.engine.state.tries
+        if not tries.is_wary:
+            yield items
+            return
+        groups = [tries.group(offset) for offset in offsets]
+        start = 0
+        while start < len(items):
+            end = start + run_length(groups[start:])
+            yield items[start:end]
+            start = end
 
     def act(self) -> list[Dispatch]:
         """Fires timers, publishes, and chooses what to send; the slots of what it returns are taken."""
         engine = self.engine
         now_ms = self._clock_ms()
-        while engine.next_timer_at_ms() <= now_ms and engine.fire_timers(now_ms):
+        # A timer that fires is written down, and what it sets free could not be sent: it fires later.
+        while self._slots.is_open and engine.next_timer_at_ms() <= now_ms and engine.fire_timers(now_ms):
             pass
         chosen: list[Dispatch] = []
         if not self._stop.is_requested and self.outbox_backlog < self._outbox_rows_max:
@@ -74,6 +108,7 @@ class ShardRuntime:
                 self._slots.hungry.add(engine.state.shard)
         self.publisher.publish(engine.take_publishes())
         self.publisher.pump()
+        self.timer_at_ms = engine.next_timer_at_ms()
         return chosen
 
     @property
@@ -89,7 +124,3 @@ class ShardRuntime:
         mark = self.engine.barrier(is_clean=is_clean)
         if mark is not None:
             self._sync.note(self.engine.state.shard, mark)
-
-    def next_at_ms(self, heartbeat_ms: int) -> int:
-        """Returns when the shard wants to be looked at again, at most a heartbeat ahead."""
-        return min(self.engine.next_timer_at_ms(), self._clock_ms() + heartbeat_ms)

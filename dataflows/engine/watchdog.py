@@ -1,9 +1,9 @@
 """The watchdog: notices a flow whose sources are no longer polled.
 
-Bytewax schedules by the wall clock: a backward step (a laptop's sleep, a corrected clock) freezes a flow for
-the size of the step, silently, and a callback that blocks does the same. Sources therefore `beat` at every
-poll, and a thread that goes by the monotonic clock reports whoever fell silent; the supervisor then exits
-the process, and a restart heals it.
+A callback that blocks (a lock, a disk that hangs) freezes a flow silently, and the process looks alive.
+Sources therefore `beat` at every poll, and a thread that goes by the monotonic clock reports whoever fell
+silent; the process then exits with a code of its own, and a restart heals it. Steps of the wall clock need no
+watchdog: nothing of ours goes by it (docs/adr/0007-two-clocks.md).
 
 When the watchdog's own check comes far too late, the whole process stood still (SIGSTOP, a suspended
 machine, a starved host). That is nobody's stall: everybody gets a fresh period.

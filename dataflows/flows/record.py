@@ -18,14 +18,14 @@ from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.delivery_log.recording import RECORDED_TOPICS, Recording
 from dataflows.connectors.log.port import Log, TopicPartition
 from dataflows.engine.batch_writer import BatchWriter, WriteCounts
-from dataflows.engine.block_source import LogBlockSource, Pause, SourceHooks
+from dataflows.engine.block_source import LogBlockSource, SourceHooks
 from dataflows.engine.positions import go_on_at_start, start_positions
 from dataflows.engine.stop import StopSignal
 
 FLOW = "record"
 GROUP = "record"
 STOP_DEADLINE_MS = 5_000
-PAUSE = Pause(20, is_slept=True)
+PAUSE_MS = 20
 """Rows wait for company much longer than this."""
 
 
@@ -40,6 +40,7 @@ class Record:
         interval_ms: how long a record may wait for others, milliseconds.
         beat: called at every poll, for the watchdog.
         stop_deadline_ms: how long a stop waits for the last insert; what is missing then is read again.
+        may_write: while it says no, nothing new is read (the disk is nearly full).
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Record:
         interval_ms: int,
         beat: Callable[[], None] = lambda: None,
         stop_deadline_ms: int = STOP_DEADLINE_MS,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._log = log
         self._stop = stop
         self._beat = beat
+        self._may_write = may_write
         self._stop_deadline_s = stop_deadline_ms / 1_000
         self._stop_began_s: float | None = None
         partitions = [
@@ -86,7 +89,7 @@ class Record:
     def build(self) -> Dataflow:
         """Returns the dataflow; run it once."""
         hooks = SourceHooks(
-            has_credit=lambda _: self._writer.has_room,
+            has_credit=lambda _: self._writer.has_room and self._may_write(),
             on_poll=self._on_poll,
             may_end=self._may_end,
             on_end=self._writer.abort,
@@ -94,9 +97,8 @@ class Record:
         )
         self._writer.start()
         flow = Dataflow(FLOW)
-        blocks = op.input(
-            "read", flow, LogBlockSource(self._log.reader, self._positions, self._stop, hooks, pause=PAUSE)
-        )
+        source = LogBlockSource(self._log.reader, self._positions, self._stop, hooks, pause_ms=PAUSE_MS)
+        blocks = op.input("read", flow, source)
         op.output("write", blocks, WriteSink(self._writer))
         return flow
 

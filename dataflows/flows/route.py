@@ -17,23 +17,25 @@ from typing import NamedTuple
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
-from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from msgspec import Struct
 
 from dataflows.connectors.log.port import Entry, Log, Record, TopicPartition
 from dataflows.connectors.table_view import TableView
-from dataflows.engine.block_source import Block, LogBlockSource, Pause, SourceHooks
+from dataflows.engine.append_sink import AppendSink, MarkedLog
+from dataflows.engine.block_source import Block, LogBlockSource, SourceHooks
 from dataflows.engine.offset_committer import INTERVAL_MS, OffsetCommitter
 from dataflows.engine.ordered_appends import OrderedAppends
 from dataflows.engine.outflow import Addressed, Outflow
 from dataflows.engine.positions import ContiguousAcks, go_on_at_start, start_positions
 from dataflows.engine.stop import StopSignal
+from dataflows.engine.try_marks import TryMarks, key_of
 from dataflows.engine.view_gate import ViewGate
 from operators.endpoint_index import EndpointIndex, Subscriber
 from operators.event_identity import identify
 from operators.event_rules import violations
 from operators.fan_out import FrozenEvent, fan_out, freeze
-from operators.rejection import reject, rejected_key
+from operators.rejection import POISON, reject, rejected_key
+from operators.suspicion import Phase
 from schemas import topics
 from schemas.dead_letter import Rejected
 from schemas.delivery import EventPosition
@@ -45,7 +47,7 @@ from schemas.wire import records
 FLOW = "route"
 GROUP = "route"
 STOP_DEADLINE_MS = 5_000
-PAUSE = Pause(4, is_slept=True)
+PAUSE_MS = 4
 STATUS_INTERVAL_S = 0.5
 """How often disabled endpoints are looked for; they match for 72 h anyway, and are held."""
 _CHUNK_BYTES = 1 << 20
@@ -109,9 +111,11 @@ class Route:
         beat: called at every poll, for the watchdog.
         commit_ms: between commits of the group's offsets, milliseconds.
         stop_deadline_ms: how long a stop waits for acknowledgements.
+        may_write: while it says no, nothing new is begun (the disk is nearly full).
+        marks: of tries: what a process died of that was killed by an event.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition of a process
         self,
         log: Log,
         endpoints: TableView[Endpoint],
@@ -122,6 +126,8 @@ class Route:
         beat: Callable[[], None] = lambda: None,
         commit_ms: int = INTERVAL_MS,
         stop_deadline_ms: int = STOP_DEADLINE_MS,
+        may_write: Callable[[], bool] = lambda: True,
+        marks: TryMarks | None = None,
     ) -> None:
         self.counts = RouteCounts()
         self._log = log
@@ -131,11 +137,12 @@ class Route:
         self._stop_began_s: float | None = None
         numbers = range(log.partition_count(topics.EVENTS.name)) if partitions is None else partitions
         self._partitions = [TopicPartition(topics.EVENTS.name, number) for number in numbers]
-        self._steps = Steps(log, endpoints, endpoint_status, self.counts)
+        self._marks = marks or TryMarks(None, topics.EVENTS.name, "", log.partition_count(topics.EVENTS.name))
+        self._steps = Steps(log, endpoints, endpoint_status, self.counts, self._marks)
         self._status = endpoint_status
         self._next_status_at_s = 0.0
         self._acks = ContiguousAcks()
-        self._outflow = Outflow(OrderedAppends(log), self._acks)
+        self._outflow = Outflow(OrderedAppends(MarkedLog(log, self._marks)), self._acks, may_write=may_write)
         self._gate = ViewGate(log, _ENDPOINTS, endpoints)
         self._commit_ms = commit_ms
         self._committer: OffsetCommitter | None = None
@@ -147,27 +154,36 @@ class Route:
             Refused: the group's offset lies above the log's end.
         """
         hooks = SourceHooks(
-            has_credit=lambda _: self._outflow.has_credit,
+            has_credit=lambda _: self._has_credit,
             on_poll=self._on_poll,
             may_end=self._may_end,
             on_end=self._on_end,
             on_out_of_range=lambda error: go_on_at_start(error, GROUP),
             gate=self._gate,
+            group=self._group if self._marks.is_wary else None,
         )
         positions = start_positions(self._log, GROUP, self._partitions)
         self._committer = OffsetCommitter(self._log, GROUP, interval_ms=self._commit_ms)
         steps = self._steps
         flow = Dataflow(FLOW)
         blocks = op.input(
-            "events", flow, LogBlockSource(self._log.reader, positions, self._stop, hooks, pause=PAUSE)
+            "events", flow, LogBlockSource(self._log.reader, positions, self._stop, hooks, pause_ms=PAUSE_MS)
         )
         read = op.map("decode", blocks, lambda keyed: steps.decode(keyed[1]))
         valid = op.map("validate", read, steps.validate)
         matched = op.map("match", valid, steps.match)
         frozen = op.map("freeze", matched, steps.freeze)
         outgoing = op.map("fan_out", frozen, steps.fan_out)
-        op.output("append", outgoing, AppendSink(self._outflow))
+        op.output("append", outgoing, AppendSink(self._outflow, self._marks))
         return flow
+
+    @property
+    def _has_credit(self) -> bool:
+        # While anything is suspected, what is open is what was handed over last: a death is its deed.
+        return self._outflow.has_credit and (self._outflow.is_idle or not self._marks.has_suspects)
+
+    def _group(self, of: TopicPartition, offset: int) -> int:
+        return self._marks.group(key_of(of.partition, offset))
 
     def _on_poll(self) -> None:
         self._beat()
@@ -176,7 +192,10 @@ class Route:
             self._next_status_at_s = now_s + STATUS_INTERVAL_S
             self._status.catch_up()
         self._outflow.pump()
+        self._marks.leave()
         advanced = self._acks.take_advanced()
+        for of, offset in advanced.items():
+            self._marks.passed_below(of, offset)
         if advanced and self._committer is not None:
             self._committer.offer(advanced)
 
@@ -203,7 +222,9 @@ class Steps:
         endpoints: TableView[Endpoint],
         endpoint_status: TableView[DisabledReport] | None,
         counts: RouteCounts,
+        marks: TryMarks,
     ) -> None:
+        self._marks = marks
         self._cluster_id = log.cluster_id
         self._shards = [
             TopicPartition(_DELIVERIES, shard) for shard in range(log.partition_count(_DELIVERIES))
@@ -226,11 +247,15 @@ class Steps:
         events: list[tuple[Record, Event]] = []
         rejected: list[Rejected] = []
         decode_event = records.decode_event
+        if self._is_parked(block):
+            return Read(block, [], [self._park(block)])
+        self._begin(block)
         for record in block.records:
             try:
                 events.append((record, decode_event(record.value or b"")))
             except UnreadableRecord as error:
                 rejected.append(reject(block.topic, block.partition, *record, "unreadable", str(error)))
+        self._marks.leave()
         return Read(block, events, rejected)
 
     def validate(self, read: Read) -> Read:
@@ -238,6 +263,7 @@ class Steps:
         block, _, rejected = read
         good: list[tuple[Record, Event]] = []
         bad: list[Rejected] = []
+        self._begin(block)
         for pair in read.events:
             broken = violations(pair[1], pair[0].value)
             if broken:
@@ -245,12 +271,13 @@ class Steps:
                 bad.append(reject(block.topic, block.partition, *pair[0], "invalid", detail))
             else:
                 good.append(pair)
+        self._marks.leave()
         self._counts.events += len(block.records)
         return Read(block, good, [*rejected, *bad])
 
     def match(self, read: Read) -> Matched:
         """Finds the endpoints of each event, in the view as it is when the event is drawn."""
-        return Matched(read, self._matches(read.events))
+        return Matched(read, self._matches(read.block.partition, read.events))
 
     def freeze(self, matched: Matched) -> Frozen:
         """Settles ids and bodies."""
@@ -260,11 +287,30 @@ class Steps:
         """Makes the deliveries' entries, and before them the block's rejected records."""
         return Outgoing(frozen.read.block, self._batches(frozen.read.rejected, frozen.events))
 
+    def _begin(self, block: Block) -> None:
+        base = key_of(block.partition, 0)
+        self._marks.begin(Phase.DECODE, [base + record.offset for record in block.records])
+
+    def _is_parked(self, block: Block) -> bool:
+        """Whether it is one record, and that one is parked: such a record is always alone."""
+        key = key_of(block.partition, block.records[0].offset)
+        return self._marks.is_wary and len(block.records) == 1 and key in self._marks.parked
+
+    def _park(self, block: Block) -> Rejected:
+        (record,) = block.records
+        key = key_of(block.partition, record.offset)
+        parking = self._marks.parked[key]
+        self._marks.note_parked(key)
+        kept = record._replace(key=None, value=None) if parking.is_deadly_to_keep else record
+        return reject(block.topic, block.partition, *kept, POISON, parking.detail)
+
     def _matches(
-        self, events: Iterable[tuple[Record, Event]]
+        self, partition: int, events: Iterable[tuple[Record, Event]]
     ) -> Iterator[tuple[Record, Event, list[Subscriber]]]:
-        index, counts = self._index, self._counts
+        index, counts, begin_one = self._index, self._counts, self._marks.begin_one
+        base = key_of(partition, 0)
         for record, event in events:
+            begin_one(Phase.ROUTE, base + record.offset)
             if self._changes:
                 self._apply_changes()
             if event.endpoint_ids is None:
@@ -297,6 +343,9 @@ class Steps:
         for event, subscribers in events:
             counts.deliveries += len(subscribers)
             for some in _chunks(subscribers, event):
+                if len(subscribers) > 1:  # between two pieces of one event, other things happened
+                    position = event.position
+                    self._marks.begin_one(Phase.ROUTE, key_of(position.partition, position.offset))
                 yield [
                     (shards[shard], Entry(delivery.id.encode(), encode(delivery)))
                     for shard, delivery in fan_out(event, some, len(shards), self._matched_at)
@@ -317,27 +366,6 @@ class Steps:
         # One event is drawn through all steps before the next, so it still is this event's in `_batches`.
         self._view.catch_up(0)
         self._matched_at = self._view.position
-
-
-class AppendSink(DynamicSink[Outgoing]):
-    """Hands blocks to the outflow."""
-
-    def __init__(self, outflow: Outflow) -> None:
-        self._outflow = outflow
-
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Outgoing]:
-        """Called by Bytewax in the flow's thread."""
-        del step_id, worker_index, worker_count
-        return _Appending(self._outflow)
-
-
-class _Appending(StatelessSinkPartition[Outgoing]):
-    def __init__(self, outflow: Outflow) -> None:
-        self._outflow = outflow
-
-    def write_batch(self, items: list[Outgoing]) -> None:
-        for block, batches in items:
-            self._outflow.take(block, batches)
 
 
 def _chunks(subscribers: list[Subscriber], event: FrozenEvent) -> Iterator[list[Subscriber]]:

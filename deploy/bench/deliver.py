@@ -82,6 +82,7 @@ def make_deliver(
         policy=ShardPolicy(),
         stop=stop,
         clock_ms=clock_ms,
+        wall_ms=clock_ms,
         user_agent=egress.user_agent,
         connect_timeout_ms=egress.connect_timeout_ms,
         sync_ms=settings.sync_ms,

@@ -6,10 +6,10 @@ it imports when it runs, so that `--help` does not load ClickHouse.
 
 import typer
 
-from deploy.cli import bench, checks, key, listen, up
+from deploy.cli import bench, chaos, checks, key, listen, up
 
 app = typer.Typer(name="hooktide", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for commands in (up, listen, key, bench, checks):
+for commands in (up, listen, key, bench, chaos, checks):
     app.add_typer(commands.app)
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 What a process can know by itself is little, so each rule is a proof, not a guess:
 
 - A clock before `BUILT_AT_MS` was never set: this program did not exist then.
-- A clock more than two minutes behind a record of our own log was set back, or the record's was ahead. When
-  the kernel says that NTP keeps it in step now, the record was wrong and the clock is right; when it does
-  not, nobody knows, and going on would sign with a time that may be hours off.
+- A clock that is more than two minutes behind what it showed here before the machine was booted contradicts
+  itself. When the kernel says that NTP keeps it in step now, it was wrong then and is right now; when it does
+  not, nobody knows, and going on would sign with a time that may be hours off. (Without a note of what it
+  showed, the newest record of our own log stands in.)
+- A clock that goes back within one boot was set: the boot time shows it. Whoever sets a clock knows better
+  than we do, so it is believed, as soon as it has been left alone for a few seconds.
 
 Rejected: the kernel's own estimate of the error as a measure (it stops counting at 16 s, so "more than two
 minutes" can never be read from it); its word alone (most containers and many good servers say
@@ -22,6 +25,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from dataflows.connectors.log.port import Log, TopicPartition
+from deploy.process.schedule_clock import ScheduleClock
 from schemas.topics import ALL_TOPICS
 
 BUILT_AT_MS: Final = 1_767_225_600_000  # 2026-01-01
@@ -36,37 +40,46 @@ class Clock:
     """Judges the wall clock against what this process knows.
 
     Args:
-        clock_ms: milliseconds UTC.
+        clock: read, and asked whether somebody sets it.
         newest_record_ms: time of the newest record in our own log; 0 for an empty one.
         is_kept_in_step: whether the kernel says that NTP keeps the clock.
     """
 
     def __init__(
         self,
-        clock_ms: Callable[[], int],
+        clock: ScheduleClock,
         newest_record_ms: int = 0,
         is_kept_in_step: Callable[[], bool] | None = None,
     ) -> None:
-        self._clock_ms = clock_ms
+        self._clock = clock
         self._newest_ms = newest_record_ms
         self._is_kept_in_step = is_kept_in_step or is_kept_in_step_by_ntp
 
-    def complaint(self) -> str | None:
-        """Returns what is wrong with the clock now, in one sentence, or None. Raises what it has seen."""
-        now_ms = self._clock_ms()
-        if now_ms < BUILT_AT_MS:
-            return f"the clock says {_shown(now_ms)}, so it was never set: set it, or start NTP"
-        behind_ms = self._newest_ms - now_ms
-        if behind_ms <= BEHIND_MS_MAX:
-            self._newest_ms = max(self._newest_ms, now_ms)
+    def objection(self) -> str | None:
+        """Returns why nothing should be started by this clock, in one sentence, or None."""
+        wall_ms = self._clock.wall_ms()
+        if wall_ms < BUILT_AT_MS:
+            return _never_set(wall_ms)
+        if self._clock.is_same_boot:
             return None
-        if self._is_kept_in_step():
-            self._newest_ms = now_ms
+        # The note before the log: stamps of records may be ahead of a wall clock that was set back.
+        known_ms = self._clock.known_ms or self._newest_ms
+        behind_ms = known_ms - wall_ms
+        if behind_ms <= BEHIND_MS_MAX or self._is_kept_in_step():
             return None
         return (
-            f"the clock says {_shown(now_ms)}, but there are records of {_shown(self._newest_ms)}, "
+            f"the clock says {_shown(wall_ms)}, but it was {_shown(known_ms)} here already, "
             f"{behind_ms // 60_000} minutes later, and NTP does not keep it: set it, or start NTP"
         )
+
+    def complaint(self) -> str | None:
+        """Returns what is wrong with the clock of a running process now, in one sentence, or None."""
+        wall_ms = self._clock.wall_ms()
+        if wall_ms < BUILT_AT_MS:
+            return _never_set(wall_ms)
+        if self._clock.was_set_just_now:
+            return "the clock was set just now, and may be set again"
+        return None
 
 
 def newest_record_ms(log: Log) -> int:
@@ -96,6 +109,10 @@ def is_kept_in_step_by_ntp() -> bool:
         return False
     status = ctypes.c_int.from_buffer(timex, _STATUS_AT).value
     return not status & _STA_UNSYNC
+
+
+def _never_set(wall_ms: int) -> str:
+    return f"the clock says {_shown(wall_ms)}, so it was never set: set it, or start NTP"
 
 
 def _shown(at_ms: int) -> str:

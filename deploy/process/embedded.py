@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
@@ -25,6 +26,8 @@ from api.app import build_app
 from api.server import start_server
 from dataflows.engine.watchdog import Watchdog
 from deploy.process.clock import Clock, newest_record_ms
+from deploy.process.descriptors import DescriptorPlan, plan_descriptors
+from deploy.process.disk_guard import DiskGuard, blamed_on_disk
 from deploy.process.embedded_flows import EmbeddedFlows
 from deploy.process.embedded_parts import Parts, open_parts
 from deploy.process.ending import Ending
@@ -32,8 +35,10 @@ from deploy.process.exit_codes import ExitCode, code_of_death, code_of_start
 from deploy.process.greeting import Ready
 from deploy.process.heartbeat import Heartbeat
 from deploy.process.log_care import LogCare
-from deploy.process.tune import SlotPlan, freeze_heap, plan_slots, raise_descriptor_limit, tune_allocator
-from schemas.errors import HooktideError, Refused
+from deploy.process.makers import REAL, Makers
+from deploy.process.schedule_clock import ScheduleClock
+from deploy.process.tune import freeze_heap, raise_descriptor_limit, tune_allocator
+from schemas.errors import HooktideError, Refused, Unavailable
 from schemas.settings import Settings
 
 SILENT_S_MAX: Final = 30.0
@@ -51,24 +56,24 @@ class Audience(NamedTuple):
         on_ready: called once, when all flows have begun.
         on_stopping: called once, before what is in flight is waited for.
         on_failure: called with one sentence when a part has died.
+        on_progress: called about once a second while the start takes long, with how far it is.
     """
 
     on_ready: Callable[[Ready], None]
     on_stopping: Callable[[], None]
     on_failure: Callable[[str], None]
+    on_progress: Callable[[str], None] = lambda _: None
 
 
-def now_ms() -> int:
-    """Returns the wall clock, milliseconds UTC."""
-    return time.time_ns() // 1_000_000
-
-
-def run_embedded(settings: Settings, audience: Audience, *, rebuild: bool = False) -> ExitCode:
+def run_embedded(
+    settings: Settings, audience: Audience, *, rebuild: bool = False, makers: Makers = REAL
+) -> ExitCode:
     """Runs everything until a signal, or the death of a part. On the main thread.
 
     Args:
         audience: told when it is ready, when it stops, and why it failed.
         rebuild: takes shards over from a lost store.
+        makers: of the ports.
 
     Returns:
         The process's exit code. Threads may still run when a flow did not end: leave with `os._exit`.
@@ -81,14 +86,22 @@ def run_embedded(settings: Settings, audience: Audience, *, rebuild: bool = Fals
     ending.listen()
     refuse_taken_port(settings.api.host, settings.api.port)
     tune_allocator()
-    slot_plan = plan_slots(settings.egress.slots, raise_descriptor_limit())
+    plan = plan_descriptors(settings.egress.slots, raise_descriptor_limit(), settings.log.shards)
+    schedule_clock = ScheduleClock.resume(Path(settings.data))
     with ExitStack() as closing:
-        parts = open_parts(settings, slot_plan.slots, now_ms, closing)
-        clock = Clock(now_ms, newest_record_ms(parts.log))
-        complaint = clock.complaint()
-        if complaint is not None:
-            raise Refused(complaint)
-        process = EmbeddedProcess(parts, clock, ending, slot_plan, rebuild=rebuild)
+        try:
+            parts = open_parts(settings, plan, schedule_clock.now_ms, closing, makers)
+        except Unavailable as error:
+            raise blamed_on_disk(error, Path(settings.data), settings.disk.free_bytes_min) from error
+        newest_ms = newest_record_ms(parts.log)
+        clock = Clock(schedule_clock, newest_ms)
+        objection = clock.objection()
+        if objection is not None:
+            raise Refused(objection)
+        schedule_clock.go_on_from(newest_ms)
+        schedule_clock.start(parts.directory.path)
+        closing.callback(schedule_clock.close)
+        process = EmbeddedProcess(parts, schedule_clock, clock, ending, plan, rebuild=rebuild)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             can_close = runner.run(process.run(audience, began_s))
         to_close = closing.pop_all()
@@ -101,35 +114,51 @@ class EmbeddedProcess:
     """The running process: its API, its flows, its watchdog.
 
     Args:
+        schedule_clock: what everything but signatures goes by.
+        clock: judges the wall clock.
         ending: says when to end.
-        slot_plan: for whoever is told that it is ready.
+        plan: of the file descriptors.
         rebuild: takes shards over from a lost store.
     """
 
     def __init__(
-        self, parts: Parts, clock: Clock, ending: Ending, slot_plan: SlotPlan, *, rebuild: bool
+        self,
+        parts: Parts,
+        schedule_clock: ScheduleClock,
+        clock: Clock,
+        ending: Ending,
+        plan: DescriptorPlan,
+        *,
+        rebuild: bool,
     ) -> None:
         self.is_ready = False
         self._parts = parts
+        self._clock_ms = schedule_clock.now_ms
         self._clock = clock
         self._ending = ending
-        self._slot_plan = slot_plan
-        self._watchdog = Watchdog(_end_stalled, silent_s_max=SILENT_S_MAX)
-        self._flows = EmbeddedFlows(parts, now_ms, ending.fail, self._watchdog, rebuild=rebuild)
-        self._log_care = LogCare(parts.log, ending.fail, now_ms)
+        self._plan = plan
+        self._watchdog = Watchdog(self._end_stalled, silent_s_max=SILENT_S_MAX)
+        self._guard = DiskGuard(parts.directory.path, parts.settings.disk.free_bytes_min, ending.fail)
+        self._flows = EmbeddedFlows(
+            parts, schedule_clock, self._guard.take_death, self._watchdog, self._has_room, rebuild=rebuild
+        )
+        self._log_care = LogCare(parts.log, self._guard.take_death, self._clock_ms, has_room=self._has_room)
         self._clock_complaint: str | None = None
 
     async def run(self, audience: Audience, began_s: float) -> bool:
         """Serves until the end; returns whether the parts can be closed."""
         settings = self._parts.settings
-        app = build_app(self._parts.api_deps(now_ms, self.readiness))
+        app = build_app(self._parts.api_deps(self._clock_ms, self.readiness, self._has_room))
         try:
-            server, port = await start_server(app, settings.api.host, settings.api.port)
+            server, port = await start_server(
+                app, settings.api.host, settings.api.port, connections_max=self._plan.api_connections_max
+            )
         except OSError as error:
             raise Refused(_port_sentence(settings.api.host, settings.api.port, error)) from error
         self._watchdog.start()
         self._flows.start()
         self._log_care.start()
+        self._guard.start()
         beating = asyncio.create_task(self._beat())
         starting = asyncio.create_task(self._announce(audience, port, began_s))
         await self._ending.wait()
@@ -145,9 +174,12 @@ class EmbeddedProcess:
         if self._ending.has_begun:
             reasons.append("stopping")
         if not self._flows.have_begun:
-            reasons.append("starting")
+            words = self._flows.progress.words
+            reasons.append(f"starting: {words}" if words else "starting")
         if self._log_care.is_failing:
             reasons.append("log")
+        if not self._has_room():
+            reasons.append("disk")
         complaint = self._clock.complaint()
         if complaint is not None:
             reasons.append("clock")
@@ -156,8 +188,22 @@ class EmbeddedProcess:
             _log.warning("clock_judged", complaint=complaint or "none any more")
         return reasons
 
+    def _end_stalled(self, name: str, silent_s: float) -> None:
+        """Ends the process at once: a stalled flow would not take part in a graceful stop."""
+        _log.critical("stalled", part=name, silent_s=round(silent_s, 1))
+        self._flows.excuse()
+        os._exit(ExitCode.STALLED)
+
+    def _has_room(self) -> bool:
+        return self._guard.has_room
+
     async def _announce(self, audience: Audience, port: int, began_s: float) -> None:
-        while not self._flows.have_begun:  # noqa: ASYNC110 - other threads raise it, once
+        said = ""
+        while not self._flows.have_begun:
+            words = self._flows.progress.words
+            if words != said:
+                said = words
+                audience.on_progress(words)
             await asyncio.sleep(_LOOK_S)
         freeze_heap()
         host = self._parts.settings.api.host
@@ -168,7 +214,7 @@ class EmbeddedProcess:
                 data=str(self._parts.directory.path),
                 admin_key=self._parts.admin_key,
                 is_key_new=self._parts.is_key_new,
-                slot_plan=self._slot_plan,
+                slot_plan=self._plan.slot_plan,
                 started_ms=round((time.monotonic() - began_s) * 1_000),
             )
         )
@@ -182,6 +228,7 @@ class EmbeddedProcess:
 
     async def _stop(self, server: web.AppRunner) -> bool:
         _log.info("stopping", because=self._ending.failed_part or "asked to")
+        await asyncio.to_thread(self._guard.close)
         await server.cleanup()
         can_close = await asyncio.to_thread(self._flows.stop)
         await asyncio.to_thread(self._log_care.close)
@@ -215,12 +262,6 @@ def _close(closing: ExitStack, ending: Ending) -> None:
         closing.close()
     except HooktideError as error:
         ending.fail("closing", error)
-
-
-def _end_stalled(name: str, silent_s: float) -> None:
-    """Ends the process at once: a stalled flow would not take part in a graceful stop."""
-    _log.critical("stalled", part=name, silent_s=round(silent_s, 1))
-    os._exit(ExitCode.STALLED)
 
 
 def _explained(

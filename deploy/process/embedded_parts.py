@@ -24,9 +24,12 @@ from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.local import LocalLog
-from dataflows.connectors.sender.aiohttp import EgressPolicy, open_aiohttp_sender
+from dataflows.connectors.sender.aiohttp import EgressPolicy
 from dataflows.connectors.sender.port import Sender
 from dataflows.connectors.table_view import TableView
+from deploy.process.descriptors import DescriptorPlan
+from deploy.process.log_identity import LOG_DIRECTORY, keep_log_id, refuse_lost_log
+from deploy.process.makers import REAL, Makers
 from schemas.endpoint import DisabledReport, Endpoint
 from schemas.settings import Settings
 from schemas.topics import ALL_TOPICS, ENDPOINT_STATUS, ENDPOINTS, Spread
@@ -40,15 +43,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything that is open. `slots` is what the file descriptors allow.
+    """Everything that is open.
 
     Attributes:
+        descriptors: who may have how many files and connections.
         admin_key: the operator's bearer key.
         is_key_new: whether it was made just now, and nobody has seen it yet.
     """
 
     settings: Settings
-    slots: int
+    descriptors: DescriptorPlan
     directory: DataDirectory
     log: LocalLog
     endpoints: TableView[Endpoint]
@@ -59,12 +63,20 @@ class Parts:
     sender: Sender
     admin_key: str
     is_key_new: bool
+    makers: Makers = REAL
+
+    @property
+    def slots(self) -> int:
+        """Requests in flight at once."""
+        return self.descriptors.slot_plan.slots
 
     def shard_directory(self, shard: int) -> Path:
         """Returns where a shard's store lives."""
         return self.directory.path / "shards" / f"{shard:04d}"
 
-    def api_deps(self, clock_ms: Callable[[], int], readiness: Callable[[], list[str]]) -> ApiDeps:
+    def api_deps(
+        self, clock_ms: Callable[[], int], readiness: Callable[[], list[str]], has_room: Callable[[], bool]
+    ) -> ApiDeps:
         """Returns what the API is built from."""
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -81,17 +93,25 @@ class Parts:
             clock_ms=clock_ms,
             entropy=os.urandom,
             readiness=readiness,
+            has_room=has_room,
             registry=registry,
         )
 
 
-def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], closing: ExitStack) -> Parts:
+def open_parts(
+    settings: Settings,
+    descriptors: DescriptorPlan,
+    clock_ms: Callable[[], int],
+    closing: ExitStack,
+    makers: Makers = REAL,
+) -> Parts:
     """Opens everything.
 
     Args:
-        slots: requests in flight at once.
+        descriptors: who may have how many files and connections.
         clock_ms: milliseconds UTC.
         closing: closes what was opened, in reverse order.
+        makers: of the ports.
 
     Raises:
         HooktideError: what cannot be opened, in one sentence; what was opened before is in `closing`.
@@ -105,15 +125,17 @@ def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], clos
     closing.callback(directory.close)
     # Loading ClickHouse is half of the start, and needs nothing of what is opened meanwhile.
     with ThreadPoolExecutor(1, "open") as beside:
-        loading = beside.submit(_open_delivery_log, directory.path / "delivery_log")
+        loading = beside.submit(makers.open_delivery_log, directory.path / "delivery_log")
         closing.callback(_close_loaded, loading)
-        log = LocalLog.open(
-            directory.path / "log",
+        refuse_lost_log(directory.path)
+        log = makers.open_log(
+            directory.path / LOG_DIRECTORY,
             partitions=partition_counts(settings),
             clock_ms=clock_ms,
             linger_ms=settings.log.linger_ms,
         )
         closing.callback(log.close)
+        keep_log_id(directory.path, log.cluster_id)
         endpoints = _open_view(log, ENDPOINTS.name, records.ENDPOINT.decode, closing)
         endpoint_status = _open_view(log, ENDPOINT_STATUS.name, records.DISABLED_REPORT.decode, closing)
         key_ring = KeyRing.open(settings.master_key, directory.path / MASTER_KEY_FILE)
@@ -123,12 +145,14 @@ def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], clos
             directory.path / "idempotency", kept_hours=settings.api.idempotency_hours
         )
         closing.callback(idempotency.close)
-        egress = EgressPolicy(allow_private=settings.egress.allow_private_networks, idle_max=slots)
-        sender = open_aiohttp_sender(egress)
+        egress = EgressPolicy(
+            allow_private=settings.egress.allow_private_networks, idle_max=descriptors.slot_plan.slots
+        )
+        sender = makers.open_sender(egress)
         closing.callback(sender.close, SENDER_CLOSE_S)
     return Parts(
         settings=settings,
-        slots=slots,
+        descriptors=descriptors,
         directory=directory,
         log=log,
         endpoints=endpoints,
@@ -139,6 +163,7 @@ def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], clos
         sender=sender,
         admin_key=key,
         is_key_new=is_key_new,
+        makers=makers,
     )
 
 
@@ -150,14 +175,6 @@ def partition_counts(settings: Settings) -> dict[str, int]:
         Spread.ONE: 1,
     }
     return {topic.name: counts[topic.spread] for topic in ALL_TOPICS}
-
-
-def _open_delivery_log(directory: Path) -> DeliveryLog:
-    from dataflows.connectors.delivery_log.chdb import ChdbLog  # noqa: PLC0415 - 0.4 s, beside everything else
-
-    delivery_log = ChdbLog(directory)
-    delivery_log.migrate()
-    return delivery_log
 
 
 def _close_loaded(loading: Future[DeliveryLog]) -> None:

@@ -8,7 +8,7 @@ Source: 70 is EX_SOFTWARE of sysexits.h, 130 is 128 + SIGINT as shells say it; `
 
 from enum import IntEnum
 
-from schemas.errors import BadSettings, HooktideError, Refused
+from schemas.errors import BadSettings, DamagedShard, DiskFull, HooktideError, Refused
 
 
 class ExitCode(IntEnum):
@@ -24,11 +24,15 @@ class ExitCode(IntEnum):
 
 def code_of_start(error: HooktideError) -> ExitCode:
     """Returns the code for an error that kept the process from starting."""
-    return ExitCode.USAGE if isinstance(error, BadSettings) else ExitCode.REFUSED
+    if isinstance(error, BadSettings):
+        return ExitCode.USAGE
+    return ExitCode.FAILED if isinstance(error, DiskFull) else ExitCode.REFUSED  # with room it starts
 
 
 def code_of_death(error: BaseException) -> ExitCode:
     """Returns the code for an error that ended a part of the running process."""
     if isinstance(error, BadSettings):
         return ExitCode.USAGE
+    if isinstance(error, DamagedShard):  # the next start sets the store aside and goes on
+        return ExitCode.FAILED
     return ExitCode.REFUSED if isinstance(error, Refused) else ExitCode.FAILED

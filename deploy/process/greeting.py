@@ -4,7 +4,7 @@ from shlex import quote
 
 from msgspec import Struct
 
-from deploy.process.tune import SlotPlan
+from deploy.process.descriptors import SlotPlan
 from schemas.settings import Settings
 
 _TERMINAL_ONLY = "(shown this once; later: {show_key})"

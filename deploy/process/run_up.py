@@ -54,4 +54,9 @@ def _run(settings: Settings, *, rebuild: bool) -> ExitCode:
             wait_s = settings.deliver.stop_deadline_ms / 1_000
             complain(f"stopping; what is in flight gets up to {wait_s:g} s, and Ctrl-C again ends it at once")
 
-    return run_embedded(settings, Audience(greet, say_stopping, complain), rebuild=rebuild)
+    def say_starting(words: str) -> None:
+        if is_watched:
+            complain(f"starting; {words}")
+
+    audience = Audience(greet, say_stopping, complain, say_starting)
+    return run_embedded(settings, audience, rebuild=rebuild)

@@ -8,31 +8,13 @@ import gc
 import resource
 from typing import Final
 
-from msgspec import Struct
-
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _MMAP_BYTES: Final = 4 << 20
 _TRIM_BYTES: Final = 64 << 20
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
 _LIMIT_WANTED: Final = 1 << 20
-_RESERVE_MIN: Final = 512
-_RESERVE_MAX: Final = 4_096
 _UNLIMITED: Final = 1 << 20
-
-
-class SlotPlan(Struct, frozen=True):
-    """How many requests may be in flight.
-
-    Attributes:
-        slots: never above what was asked for.
-        descriptor_limit: what they were worked out from.
-        is_lowered: whether the limit made them fewer.
-    """
-
-    slots: int
-    descriptor_limit: int
-    is_lowered: bool
 
 
 def raise_descriptor_limit() -> int:
@@ -46,17 +28,6 @@ def raise_descriptor_limit() -> int:
     except (OSError, ValueError):
         hard = soft
     return _UNLIMITED if hard == resource.RLIM_INFINITY else hard
-
-
-def plan_slots(wanted: int, descriptor_limit: int) -> SlotPlan:
-    """Works out how many requests the descriptors allow.
-
-    A slot may need two: the connection of the request, and one kept open for the next to the same endpoint.
-    Half of them, but no more than the stores can ever use, is left for files and the API's connections.
-    """
-    reserve = min(_RESERVE_MAX, max(_RESERVE_MIN, descriptor_limit // 2))
-    allowed = max(1, (descriptor_limit - reserve) // 2)
-    return SlotPlan(min(wanted, allowed), descriptor_limit, allowed < wanted)
 
 
 def tune_allocator() -> None:

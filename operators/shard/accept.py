@@ -17,6 +17,7 @@ from operators.shard.policy import CLOCK_LEAD_MS, TOO_OLD_MS
 from operators.shard.state import ShardState
 from operators.shard.store_port import Batch
 from operators.shard.timers import DueTimers
+from operators.suspicion import Phase
 from schemas import topics
 from schemas.command import Command
 from schemas.delivery import Delivery, DeliveryState, Lane
@@ -40,7 +41,11 @@ def accept(state: ShardState, timers: DueTimers, records: Sequence[WorkRecord], 
     """
     batch = state.store.batch()
     sequence_before = state.sequence
-    works = [(record, _decode(state, batch, record)) for record in records if record[0] >= state.next_offset]
+    records = [record for record in records if record[0] >= state.next_offset]
+    tries = state.tries
+    tries.begin(Phase.DECODE, [record[0] for record in records])
+    works = [(record, _decode(state, batch, record)) for record in records]
+    tries.turn(Phase.ACCEPT)
     by_id = state.by_id
     ids = [work.id for _, work in works if type(work) is Delivery and work.id not in by_id]
     seen = state.seen.look_up(ids)
@@ -64,6 +69,7 @@ def accept(state: ShardState, timers: DueTimers, records: Sequence[WorkRecord], 
         is_written |= save_unsaved(state, batch)
     if is_written or state.sequence != sequence_before:
         _write(state, batch, sequence_before)
+    tries.done()
 
 
 def save_unsaved(state: ShardState, batch: Batch) -> bool:

@@ -10,6 +10,7 @@ from operators.shard.actions import BarrierMark
 from operators.shard.outbox import OutboxProgress
 from operators.shard.state import ShardState
 from operators.shard.store_port import Family
+from operators.suspicion import Phase
 from schemas import topics
 from schemas.wire import store_keys
 from schemas.wire.store_rows import POSITION_ROW, PositionRow
@@ -28,7 +29,10 @@ class Barrier:
     def write(self, *, is_clean: bool = False) -> BarrierMark | None:
         """Writes a barrier; returns its mark, or None when nothing has changed since the last one."""
         state = self._state
+        if state.tries.is_wary:
+            self._save_suspects()
         batch = state.store.batch()
+        state.tries.begin(Phase.SAVE, list(state.unsaved))
         has_saved = save_unsaved(state, batch)
         published = self._outbox.published_sequence
         position = PositionRow(
@@ -42,6 +46,7 @@ class Barrier:
             is_clean,
         )
         if not has_saved and position == self._last:
+            state.tries.done()
             return None
         self._number += 1
         position = replace(position, barrier=self._number)
@@ -51,6 +56,18 @@ class Barrier:
             self._trimmed = published
         batch.put(Family.META, store_keys.META_POSITION, POSITION_ROW.encode(position))
         state.store.write(batch)
+        state.tries.done()
         state.seen.expire(state.highest_recorded_at_ms)
         self._last = position
         return BarrierMark(state.next_offset, self._number)
+
+    def _save_suspects(self) -> None:
+        """Writes each delivery alone that may be why an earlier barrier killed; early does no harm."""
+        state = self._state
+        for live in list(state.unsaved.values()):
+            if state.tries.group(live.offset):
+                batch = state.store.batch()
+                state.tries.begin(Phase.SAVE, [live.offset])
+                state.save(batch, live)
+                state.store.write(batch)
+                state.tries.done()

@@ -12,6 +12,7 @@ from itertools import cycle, islice
 from operators.shard import ending
 from operators.shard.actions import Dispatch
 from operators.shard.live import EndpointQueue, Live, Stage
+from operators.shard.park import park_live
 from operators.shard.policy import LATE_GRACE_MS
 from operators.shard.state import ShardState
 from operators.shard.store_port import Batch
@@ -58,6 +59,9 @@ def next_block(state: ShardState, now_ms: int, slots_free: int) -> list[Dispatch
             live = _next_live(state, queue, now_ms)
             if live is None:
                 break
+            if live.offset in state.tries.parked:
+                park_live(state, live, now_ms)
+                continue
             if live.is_cancelled:
                 ends.add(live, *CANCELLED)
                 continue

@@ -16,6 +16,7 @@ from operators.shard.actions import BarrierMark, Dispatch, Publish
 from operators.shard.barrier import Barrier
 from operators.shard.dispatch import next_block, review_held
 from operators.shard.outbox import OutboxProgress
+from operators.shard.park import park_record
 from operators.shard.policy import ShardPolicy
 from operators.shard.reconcile import Reconcile
 from operators.shard.settle import settle
@@ -70,6 +71,10 @@ class ShardEngine:
         """Takes a block of `deliveries`, in log order."""
         accept(self.state, self._timers, records, now_ms)
 
+    def park(self, record: WorkRecord, now_ms: int) -> None:
+        """Takes the next record of `deliveries`, which has killed too often, without working on it."""
+        park_record(self.state, record, now_ms)
+
     def next_block(self, now_ms: int, slots_free: int) -> list[Dispatch]:
         """Returns what to send now; every dispatch must come back through `settle`."""
         return next_block(self.state, now_ms, slots_free)
@@ -88,6 +93,7 @@ class ShardEngine:
 
     def wake(self, endpoint_id: str) -> None:
         """Looks again at an endpoint whose record changed."""
+        self.state.tidy_endpoint_row(endpoint_id)
         self.state.wake(endpoint_id)
 
     def review_held(self, now_ms: int) -> None:

@@ -2,9 +2,16 @@
 
 A clean stop, a kill, a power cut, a torn tail, a restored old copy and an empty directory differ only in how
 much there is to apply, so there is one procedure and no special case for any of them.
+
+Redo is one store batch per block of transitions, because an empty directory may have millions to redo. A
+transition's key says where its delivery stands then, not what changed; so of several that concern one
+delivery only the last is applied, and no row is read that the same batch has written. `meta`'s stamp is in
+the batch: a death between two blocks leaves a store that is merely behind.
 """
 
-from collections.abc import Iterable, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 
 from operators.shard.outbox import OutboxProgress
 from operators.shard.state import ShardState
@@ -22,6 +29,7 @@ from schemas.wire.store_rows import (
     POSITION_ROW,
     STAMP_ROW,
     EndpointRow,
+    PendingRow,
     PositionRow,
     SeenRow,
 )
@@ -37,7 +45,7 @@ class Reconcile:
         raw = state.store.get(Family.META, store_keys.META_STAMP)
         self._stamp = STAMP_ROW.decode(raw) if raw is not None else RowStamp(0, 0)
         self._in_topic: dict[str, RowStamp] = {}
-        self._letters: set[tuple[int, int]] = set()
+        self._letters = _Stamps()
         self.redone_count = 0
         if self.position is not None:
             state.next_offset = self.position.deliveries_offset
@@ -46,29 +54,35 @@ class Reconcile:
     def redo(self, keys: Sequence[TransitionKey]) -> None:
         """Applies a block of the shard's own transitions, in log order; those the store has are skipped."""
         state = self._state
-        if not keys:
-            return
         self.note(topics.TRANSITIONS.name, (key.stamp for key in keys))
-        missing = [key for key in keys if key.stamp > self._stamp]
-        if not missing:
-            return
-        seen = state.seen.look_up([key.delivery_id for key in missing])
-        for key in missing:
-            batch = state.store.batch()
-            if not self._lacks_dead_letter(key):
-                seen[key.delivery_id] = self._redo_one(batch, key, seen.get(key.delivery_id))
-            batch.put(Family.META, store_keys.META_STAMP, STAMP_ROW.encode(key.stamp))
-            state.store.write(batch)
-            self._stamp = key.stamp
+        last: dict[str, TransitionKey] = {}
+        stamp, count = self._stamp, 0
+        for key in keys:
+            if key.stamp <= stamp:
+                continue  # the store has it, or it was published twice
+            stamp = key.stamp
+            count += 1
             state.highest_recorded_at_ms = max(state.highest_recorded_at_ms, key.recorded_at_ms)
-        self.redone_count += len(missing)
+            if not self._lacks_dead_letter(key):
+                last[key.delivery_id] = key
+        if not count:
+            return
+        batch = state.store.batch()
+        seen = state.seen.look_up(list(last))
+        waiting = self._pending_rows(seen)
+        for key in last.values():
+            self._redo_one(batch, key, seen.get(key.delivery_id), waiting.get(key.delivery_id))
+        batch.put(Family.META, store_keys.META_STAMP, STAMP_ROW.encode(stamp))
+        state.store.write(batch)
+        self._stamp = stamp
+        self.redone_count += count
 
     def note(self, topic: str, stamps: Iterable[RowStamp]) -> None:
         """Takes notice of stamps that stand in a topic: their outbox rows are not published again."""
         noted = list(stamps)
         self._in_topic[topic] = max((*noted, self._in_topic.get(topic, RowStamp(0, 0))))
         if topic == topics.DEAD_LETTERS.name:
-            self._letters.update((stamp.epoch, stamp.sequence) for stamp in noted)
+            self._letters.add(noted)
 
     def seed(self, reports: Iterable[DisabledReport]) -> None:
         """Takes over what an earlier owner reported of endpoints, for a store that starts empty."""
@@ -86,13 +100,15 @@ class Reconcile:
             ends: by topic, the position up to which its records were read.
         """
         state = self._state
-        self._letters.clear()
+        self._letters = _Stamps()
         state.sequence = self._stamp.sequence
         for key, raw in state.store.scan_all(Family.ENDPOINTS):
             endpoint_id, row = key.decode(), ENDPOINT_ROW.decode(raw)
             state.endpoint_rows[endpoint_id] = row
             if row.paused_until_ms:
                 state.pauses.append((row.paused_until_ms, endpoint_id))
+        for endpoint_id in list(state.endpoint_rows):
+            state.tidy_endpoint_row(endpoint_id)
         state.pauses.sort()
         self._find_ready()
         return self._progress(ends)
@@ -105,22 +121,34 @@ class Reconcile:
         """
         if key.state is not DeliveryState.DEAD_LETTERED or topics.DEAD_LETTERS.name not in self._in_topic:
             return False
-        return (key.stamp.epoch, key.stamp.sequence + 1) not in self._letters
+        return RowStamp(key.stamp.epoch, key.stamp.sequence + 1) not in self._letters
 
-    def _redo_one(self, batch: Batch, key: TransitionKey, row: SeenRow | None) -> SeenRow:
+    def _pending_rows(self, seen: Mapping[str, SeenRow]) -> dict[str, PendingRow]:
+        """Returns the rows that those deliveries wait in."""
+        waiting = [(delivery_id, row) for delivery_id, row in seen.items() if row.has_row]
+        if not waiting:
+            return {}
+        rows = self._state.store.get_many(Family.PENDING, [_work_key(row) for _, row in waiting])
+        return {
+            delivery_id: PENDING_ROW.decode(raw)
+            for (delivery_id, _), raw in zip(waiting, rows, strict=True)
+            if raw is not None
+        }
+
+    def _redo_one(
+        self, batch: Batch, key: TransitionKey, row: SeenRow | None, waiting: PendingRow | None
+    ) -> None:
+        """Brings a delivery to where a transition says that it stands; its record may be yet to come."""
         state = self._state
-        is_final = key.state.is_final
-        live_row = None
         if row is not None and row.has_row:
-            work_key = store_keys.work_key(row.endpoint_id, row.lane, row.offset)
-            raw = state.store.get(Family.PENDING, work_key)
-            live_row = PENDING_ROW.decode(raw) if raw is not None else None
-            batch.delete(Family.PENDING, work_key)
-            batch.delete(Family.READY, work_key)
+            batch.delete(Family.PENDING, _work_key(row))
+            batch.delete(Family.READY, _work_key(row))
             if row.next_attempt_at_ms:
-                batch.delete(Family.DUE, store_keys.due_key(row.next_attempt_at_ms, *_place(row)))
-        if live_row is not None and not is_final:
-            live = live_of(live_row, 0)
+                due = store_keys.due_key(row.next_attempt_at_ms, row.endpoint_id, row.lane, row.offset)
+                batch.delete(Family.DUE, due)
+        has_row = waiting is not None and not key.state.is_final
+        if waiting is not None and has_row:
+            live = live_of(waiting, 0)
             live.lane = key.lane
             live.attempt_count, live.schedule_step = key.attempt_count, key.schedule_step
             state.put_due(batch, live, key.next_attempt_at_ms)
@@ -130,13 +158,12 @@ class Reconcile:
             key.endpoint_id,
             key.lane,
             key.offset,
-            live_row is not None and not is_final,
+            has_row,
             key.attempt_count,
             key.schedule_step,
             key.next_attempt_at_ms,
         )
         state.seen.put_by_time(batch, key.delivery_id, key.recorded_at_ms, redone)
-        return redone
 
     def _find_ready(self) -> None:
         """Puts every endpoint with ready work into the rotation: one seek per endpoint, not per delivery."""
@@ -174,5 +201,35 @@ class Reconcile:
         return stamp is not None and sequence <= stamp.sequence
 
 
-def _place(row: SeenRow) -> tuple[str, Lane, int]:
-    return row.endpoint_id, row.lane, row.offset
+class _Stamps:
+    """Many stamps in little memory: 8 bytes each, where a set of tuples takes 150."""
+
+    _SEQUENCE_BITS = 40
+
+    def __init__(self) -> None:
+        self._sorted = array("Q")
+
+    def add(self, stamps: Iterable[RowStamp]) -> None:
+        """Adds stamps; they nearly always come in order."""
+        number_last = self._sorted[-1] if self._sorted else 0
+        is_sorted = True
+        for stamp in stamps:
+            number = self._number(stamp)
+            is_sorted &= number >= number_last
+            number_last = number
+            self._sorted.append(number)
+        if not is_sorted:
+            self._sorted = array("Q", sorted(self._sorted))
+
+    def __contains__(self, stamp: RowStamp) -> bool:
+        number = self._number(stamp)
+        place = bisect_left(self._sorted, number)
+        return place < len(self._sorted) and self._sorted[place] == number
+
+    def _number(self, stamp: RowStamp) -> int:
+        assert stamp.sequence < 1 << self._SEQUENCE_BITS, stamp
+        return stamp.epoch << self._SEQUENCE_BITS | stamp.sequence
+
+
+def _work_key(row: SeenRow) -> bytes:
+    return store_keys.work_key(row.endpoint_id, row.lane, row.offset)

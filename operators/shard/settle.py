@@ -2,6 +2,10 @@
 
 A process kill between the answer and this batch repeats the attempt; after it nothing repeats. So the batch
 comes first, and the caller frees the slots only when `settle` has returned.
+
+The next attempt is counted from `now_ms`, the schedule's clock, a few milliseconds after the attempt ended.
+What an outcome says of its times comes from the sender, by the wall clock, for people and for Retry-After
+dates; that one may be set by an hour in the middle of an attempt.
 """
 
 from collections.abc import Sequence
@@ -70,7 +74,7 @@ def _settle_one(
     if judgement.action is Action.NOT_AN_ATTEMPT:
         _take_back(state, batch, live, outcome, now_ms)
         return
-    attempt = _attempt(live, outcome)
+    attempt = _attempt(live, outcome, now_ms)
     live.attempt_count += 1
     live.schedule_step += 1
     live.last_status, live.last_error_code = outcome.status, outcome.error_code
@@ -82,7 +86,7 @@ def _settle_one(
     if judgement.is_endpoint_gone and live.endpoint is not None:
         _disable(state, batch, live.endpoint, now_ms)
     if judgement.pause_ms:
-        state.pause(batch, live.delivery.endpoint_id, outcome.finished_at_ms + judgement.pause_ms)
+        state.pause(batch, live.delivery.endpoint_id, now_ms + judgement.pause_ms)
     if live.is_cancelled:
         ending.end(state, batch, live, DeliveryState.CANCELLED, Reason.CANCELLED_BY_PERSON, now_ms, attempt)
         return
@@ -93,7 +97,7 @@ def _settle_one(
         policy,
         live.delivery.id,
         live.schedule_step,
-        outcome.finished_at_ms,
+        now_ms,
         live.fanned_out_at_ms,
         judgement.retry_after_ms,
     )
@@ -156,7 +160,7 @@ def _disable(state: ShardState, batch: Batch, endpoint: Endpoint, now_ms: int) -
     state.put_outbox(batch, topics.ENDPOINT_STATUS.name, endpoint.id.encode(), DISABLED_REPORT.encode(report))
 
 
-def _attempt(live: Live, outcome: Outcome) -> Attempt:
+def _attempt(live: Live, outcome: Outcome, now_ms: int) -> Attempt:
     return Attempt(
         live.attempt_count + 1,
         outcome.started_at_ms,
@@ -168,7 +172,7 @@ def _attempt(live: Live, outcome: Outcome) -> Attempt:
         outcome.headers,
         outcome.body,
         outcome.is_body_truncated,
-        max(outcome.started_at_ms - live.ready_at_ms, 0) * 1_000,
+        max((now_ms - live.ready_at_ms) * 1_000 - outcome.total_us, 0),
         outcome.connect_us,
         outcome.first_byte_us,
         outcome.total_us,

@@ -14,6 +14,7 @@ from operators.shard.live import EndpointQueue, Live, Stage
 from operators.shard.policy import ShardPolicy
 from operators.shard.seen import Seen
 from operators.shard.store_port import Batch, Family, ShardStore
+from operators.shard.tries_port import NO_TRIES, Tries
 from schemas.delivery import DeliveryState, Lane
 from schemas.endpoint import Endpoint, RetryPolicy
 from schemas.transition import RowStamp
@@ -58,6 +59,7 @@ class ShardState:
         held: endpoints that nothing is sent to until they are woken.
         resend_below: records of `deliveries` below it may have been sent by an owner that crashed.
         pauses: a heap of (end of a pause in ms, endpoint id).
+        tries: says what is being worked on; the host puts its own there.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ShardState:
         self.store = store
         self.endpoints = endpoints
         self.policy = policy
+        self.tries: Tries = NO_TRIES
         self.seen = Seen(store)
         self.sequence = 0
         self.next_offset = 0
@@ -259,6 +262,19 @@ class ShardState:
             live.schedule_step,
             next_attempt_at_ms,
         )
+
+    def tidy_endpoint_row(self, endpoint_id: str) -> None:
+        """Forgets what no longer counts: that a generation was disabled which a person has enabled since.
+
+        An endpoint that the view does not know is left alone: it may be ahead of the view.
+        """
+        row = self.endpoint_rows.get(endpoint_id)
+        endpoint = self.endpoints.get(endpoint_id)
+        if row is None or endpoint is None or not 0 < row.disabled_generation < endpoint.generation:
+            return
+        batch = self.store.batch()
+        self.put_endpoint_row(batch, endpoint_id, replace(row, disabled_generation=0))
+        self.store.write(batch)
 
     def put_endpoint_row(self, batch: Batch, endpoint_id: str, row: EndpointRow) -> None:
         """Remembers (or, in its normal state, forgets) what is special about an endpoint."""

@@ -14,8 +14,10 @@ from heapq import heappop, heappush
 from msgspec.structs import replace
 
 from operators.shard.live import EndpointQueue, Live
+from operators.shard.park import has_parked_row, reject_row
 from operators.shard.state import ShardState
 from operators.shard.store_port import Family
+from operators.suspicion import Phase, run_length
 from schemas.delivery import Lane
 from schemas.wire import store_keys
 from schemas.wire.store_rows import PENDING_ROW, PendingRow
@@ -55,12 +57,20 @@ class DueTimers:
         self._load(now_ms)
         fired: list[bytes] = []
         limit = store_keys.due_time(now_ms + 1)
-        while self._heap and self._heap[0] < limit and len(fired) < state.policy.due_block_max:
+        block_max = 1 if state.tries.is_wary and self._is_suspect_next() else state.policy.due_block_max
+        while self._heap and self._heap[0] < limit and len(fired) < block_max:
+            if fired and state.tries.is_wary and self._is_suspect_next():
+                break
             fired.append(heappop(self._heap))
         if not fired:
             return 0
         batch = state.store.batch()
         parsed = [store_keys.parse_due_key(key) for key in fired]
+        offsets = [store_keys.parse_work_key(work_key)[2] for _, work_key in parsed]
+        if has_parked_row(state, offsets):
+            reject_row(state, parsed[0][1], now_ms, due_key=fired[0])
+            return 1
+        state.tries.begin(Phase.READ, offsets)
         rows = state.store.get_many(Family.PENDING, [work_key for _, work_key in parsed])
         count = 0
         for due, (at_ms, work_key), raw in zip(fired, parsed, rows, strict=True):
@@ -77,7 +87,14 @@ class DueTimers:
                 batch.put(Family.PENDING, work_key, PENDING_ROW.encode(replace(row, written_by=state.epoch)))
             self._make_ready(row, at_ms)
         state.store.write(batch)
+        state.tries.done()
         return count
+
+    def _is_suspect_next(self) -> bool:
+        if not self._heap:
+            return False
+        _, work_key = store_keys.parse_due_key(self._heap[0])
+        return bool(self._state.tries.group(store_keys.parse_work_key(work_key)[2]))
 
     def _make_ready(self, row: PendingRow, at_ms: int) -> None:
         state = self._state
@@ -126,8 +143,17 @@ def read_ready(state: ShardState, queue: EndpointQueue, lane: Lane, now_ms: int,
     """
     start = store_keys.work_key(queue.endpoint_id, lane, queue.cursor[lane])
     rows = state.store.scan(Family.READY, start, store_keys.lane_end(queue.endpoint_id, lane), limit)
+    if rows and state.tries.is_wary:
+        groups = [state.tries.group(store_keys.parse_work_key(key)[2]) for key, _ in rows]
+        limit = min(limit, run_length(groups))
+        rows = rows[:limit]
     keys = [key for key, _ in rows if store_keys.parse_work_key(key)[2] not in state.live]
+    offsets = [store_keys.parse_work_key(key)[2] for key in keys]
     found: list[Live] = []
+    if has_parked_row(state, offsets):
+        reject_row(state, keys.pop(), now_ms)
+        offsets.clear()
+    state.tries.begin(Phase.READ, offsets)
     for raw in state.store.get_many(Family.PENDING, keys):
         if raw is None:
             continue
@@ -135,6 +161,7 @@ def read_ready(state: ShardState, queue: EndpointQueue, lane: Lane, now_ms: int,
         live = live_of(row, now_ms)
         live.may_have_been_sent |= row.written_by != state.epoch and row.offset < state.resend_below
         found.append(live)
+    state.tries.done()
     queue.has_more[lane] = len(rows) == limit
     if rows:
         queue.cursor[lane] = store_keys.parse_work_key(rows[-1][0])[2] + 1

@@ -7,6 +7,7 @@ Rejected: JSON for the inner topics (three times the size and time, and bytes ne
 generator for a dozen records).
 """
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -25,12 +26,14 @@ class Frame(Generic[T]):
         kind: one ASCII letter, unique among `schemas.wire.records`.
         version: 0-255.
         record: the struct type.
+        older: versions that this one only grew from: their bytes are read too.
     """
 
-    __slots__ = ("_decode", "name", "prefix")
+    __slots__ = ("_decode", "_older", "name", "prefix")
 
-    def __init__(self, kind: str, version: int, record: type[T]) -> None:
+    def __init__(self, kind: str, version: int, record: type[T], older: Sequence[int] = ()) -> None:
         self.prefix = kind.encode("ascii") + bytes((version,))
+        self._older = tuple(kind.encode("ascii") + bytes((number,)) for number in older)
         self.name = record.__name__
         self._decode = msgpack.Decoder(record).decode
 
@@ -44,7 +47,7 @@ class Frame(Generic[T]):
         Raises:
             UnreadableRecord: another kind, another version, or a damaged record.
         """
-        if raw[:2] != self.prefix:
+        if raw[:2] != self.prefix and raw[:2] not in self._older:
             message = (
                 f"expected a {self.name} ({self.prefix!r}), got {raw[:2]!r}: written by another version?"
             )

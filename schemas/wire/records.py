@@ -44,7 +44,7 @@ DEAD_LETTER = Frame("X", 1, DeadLetter)
 REJECTED = Frame("R", 1, Rejected)
 REPLAY_REQUEST = Frame("J", 1, ReplayRequest)
 REPLAY_PROGRESS = Frame("P", 1, ReplayProgress)
-SHARD_CLAIM = Frame("O", 1, ShardClaim)
+SHARD_CLAIM = Frame("O", 2, ShardClaim, older=(1,))
 
 _COMMAND_LETTER = COMMAND.prefix[:1]
 

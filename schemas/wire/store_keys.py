@@ -18,6 +18,8 @@ _TAIL_BYTES = 1 + _TAIL.size  # the zero byte, the lane, the offset
 
 META_STAMP = b"stamp"
 META_POSITION = b"position"
+META_LOG = b"log"
+"""The id of the log that the store belongs to, as it is."""
 
 
 def work_key(endpoint_id: str, lane: int, offset: int) -> bytes:

@@ -152,7 +152,7 @@ RECORDS: list[tuple[Frame[Any], Struct]] = [
         records.REPLAY_PROGRESS,
         replay_job.ReplayProgress("rpl_1", replay_job.ReplayStatus.PAUSED, "cursor", 77, NOW_MS),
     ),
-    (records.SHARD_CLAIM, shard_claim.ShardClaim(3, "00ff", NOW_MS, is_released=True)),
+    (records.SHARD_CLAIM, shard_claim.ShardClaim(3, "00ff", NOW_MS, is_released=True, after=12)),
 ]
 ROWS: list[tuple[Frame[Any], Struct]] = [
     (
@@ -209,6 +209,7 @@ KEYS = {
     "outbox key": store_keys.outbox_key(1 << 33),
     "stamp name": store_keys.META_STAMP,
     "position name": store_keys.META_POSITION,
+    "log name": store_keys.META_LOG,
 }
 STORE_KEYS_VERSION = 1
 

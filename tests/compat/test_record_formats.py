@@ -6,6 +6,7 @@ The golden files were written once. When a test fails here, its message says wha
 import pytest
 from msgspec import Struct, structs
 
+from schemas.shard_claim import UNSAID
 from schemas.wire import records, store_rows
 from schemas.wire.frame import Frame
 from schemas.wire.records import decode_event
@@ -30,6 +31,12 @@ def test_the_bytes_are_what_they_always_were() -> None:
 def test_the_golden_bytes_are_read_back(group: str, frame: Frame[Struct], record: Struct) -> None:
     held = golden(group, frame.prefix[1])[frame.name]
     assert frame.decode(bytes.fromhex(held)) == record
+
+
+def test_bytes_of_a_version_that_only_grew_are_read_back() -> None:
+    (claim,) = [record for frame, record in samples.RECORDS if frame is records.SHARD_CLAIM]
+    held = golden(samples.TOPICS, 1)["ShardClaim"]
+    assert records.SHARD_CLAIM.decode(bytes.fromhex(held)) == structs.replace(claim, after=UNSAID)
 
 
 def test_the_golden_event_is_read_back() -> None:

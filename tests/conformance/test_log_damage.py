@@ -121,6 +121,17 @@ class TestDamage:
         with pytest.raises(DamagedStore, match="hole"):
             holed.open()
 
+    def test_a_missing_record_in_the_middle_is_an_error_when_it_is_read(self, filled: LocalWorld) -> None:
+        for missing in (0, 2):
+            holed = filled.image(f"holed-{missing}")
+            database = Database(holed.directory / "db")
+            database.records.delete(record_key(partition_prefix(1, 0), missing))
+            database.close()
+            log = holed.open()
+            with pytest.raises(DamagedStore, match=r"hole.*restore a backup"):
+                read_all(log, EVENTS)
+            log.close()
+
     def test_a_missing_last_record_refuses(self, filled: LocalWorld) -> None:
         short = filled.image("short")
         database = Database(short.directory / "db")

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rocksdict import Rdict
 
-from dataflows.connectors.shard_store.rocks import LEDGER_FILE, RocksStore
+from dataflows.connectors.shard_store.rocks import RocksStore
 from dataflows.connectors.shard_store.rocks_options import StoreMemory, database_options
-from dataflows.connectors.shard_store.wal_ledger import LedgerEntry, WalLedger, wal_lengths
+from dataflows.connectors.shard_store.wal_ledger import LEDGER_FILE, LedgerEntry, WalLedger, wal_lengths
 from operators.shard.store_port import Family
 from schemas.errors import DamagedStore, DirectoryInUse, FormatMismatch, StoreUnavailable
 from tests.conformance.shard_store_victim import check, key_of, open_store, write_batch
@@ -451,12 +451,12 @@ class TestLedger:
         self, found: list[tuple[int, int]], needed_min: int, batches: int, hole: str | None
     ) -> None:
         entry = LedgerEntry(number=3, wal_floor=5, batches=7, wals=((8, 100), (12, 50)))
-        said = entry.hole(found, needed_min, batches)
+        said = entry.hole(found, needed_min, batches, ())
         assert said is None if hole is None else said is not None and hole in said
 
     def test_an_empty_wal_may_be_gone(self) -> None:
         entry = LedgerEntry(number=1, wal_floor=0, batches=0, wals=((4, 0),))
-        assert entry.hole([], 0, 0) is None
+        assert entry.hole([], 0, 0, ()) is None
 
     def test_entries_alternate_and_the_newest_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / LEDGER_FILE

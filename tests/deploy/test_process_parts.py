@@ -8,34 +8,18 @@ import threading
 
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dataflows.engine.watchdog import Watchdog
+from deploy.process.descriptors import SlotPlan
 from deploy.process.ending import Ending
 from deploy.process.exit_codes import ExitCode, code_of_death, code_of_start
 from deploy.process.greeting import Ready, greeting
 from deploy.process.heartbeat import Heartbeat
 from deploy.process.log_lines import configure_logging
-from deploy.process.tune import SlotPlan, plan_slots
 from schemas.errors import BadSettings, DirectoryInUse, LogUnavailable, StoreUnavailable
 from schemas.settings import Settings
 
 KEY = "hk_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
-
-
-@given(st.integers(1, 65_536), st.integers(64, 1 << 20))
-def test_slots_never_need_more_descriptors_than_there_are(wanted: int, limit: int) -> None:
-    plan = plan_slots(wanted, limit)
-
-    assert 1 <= plan.slots <= wanted
-    assert plan.is_lowered == (plan.slots < wanted)
-    assert plan.slots == 1 or 2 * plan.slots + 512 <= limit
-
-
-@pytest.mark.parametrize(("limit", "slots"), [(1_024, 256), (4_096, 1_024), (20_000, 4_096), (64, 1)])
-def test_the_usual_limits_allow_this_much(limit: int, slots: int) -> None:
-    assert plan_slots(4_096, limit).slots == slots
 
 
 def test_log_lines_are_json_and_hold_no_secret() -> None:

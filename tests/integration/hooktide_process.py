@@ -64,13 +64,18 @@ class HooktideProcess:
         data: the data directory.
         url: of the API, without a path; a new one after each start.
         greeting: what `up` has printed.
+        prefix: put before the command, as in `nice`; it must end in an `exec`.
+        module: what is run; a test may put its own entry before the real one.
     """
+
+    module = "deploy.cli"
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.url = ""
         self.greeting = ""
+        self.prefix: tuple[str, ...] = ()
         self._process: subprocess.Popen[str] | None = None
         self._starts = 0
 
@@ -80,10 +85,10 @@ class HooktideProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._starts += 1
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-        command = [sys.executable, "-m", "deploy.cli", "up", "--data", self.data.name, "--port", "0", *args]
+        command = [sys.executable, "-m", self.module, "up", "--data", self.data.name, "--port", "0", *args]
         with self.log_file.open("w") as stderr:
             self._process = subprocess.Popen(
-                command,
+                [*self.prefix, *command],
                 cwd=self.directory,
                 env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", **(env or {})},
                 stdout=subprocess.PIPE,

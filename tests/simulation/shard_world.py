@@ -356,7 +356,7 @@ class World:
         assert value.attempt.number == key.attempt_count
         delay = delay_ms(RETRY, key.schedule_step)
         assert delay is not None
-        wait_ms = key.next_attempt_at_ms - value.attempt.finished_at_ms
+        wait_ms = key.next_attempt_at_ms - value.at_ms
         assert wait_ms <= delay * 1.25, f"seed {self.seed}: late {key}"
         if key.delivery_id not in self.hastened:
             following = [s for s in self.sent[key.delivery_id] if s.number == key.attempt_count + 1]

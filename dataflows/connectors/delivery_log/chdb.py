@@ -10,7 +10,8 @@ What the library demands and how it is met:
 - It must stay small beside everything else in the process: two threads a query, small caches, one merge at
   a time.
 - Nothing is asynchronous: an insert is a part on disk, synced, when the call returns (`fsync_after_insert`
-  in the SQL files), so neither a kill nor a power cut takes back what let the log's position be committed.
+  in the SQL files, and its name by us), so neither a kill nor a power cut takes back what let the log's
+  position be committed.
 
 Rejected: `send_insert` (not in the lite build, which is 360 MB smaller), inline TSV (three times the CPU).
 """
@@ -27,6 +28,7 @@ from typing import Any
 
 from chdb.session import Session
 
+from dataflows.connectors.data_directory import sync_directory
 from dataflows.connectors.delivery_log import migrations
 from dataflows.connectors.delivery_log.native import Column, column, encode_block
 from dataflows.connectors.delivery_log.parameters import parameter_texts
@@ -116,6 +118,7 @@ class ChdbLog:
                 self._run(
                     f"INSERT INTO `{table}` ({names}) FROM INFILE '/dev/fd/{self._block_fd}' FORMAT Native"
                 )
+                self._sync_names(table)
             finally:
                 os.ftruncate(self._block_fd, 0)
 
@@ -193,6 +196,20 @@ class ChdbLog:
 
     def _note(self, name: str, checksum: str) -> None:
         self.insert("schema_migrations", ("name", "checksum"), [(name, checksum)])
+
+    def _sync_names(self, table: str) -> None:
+        """Makes the new part's name durable.
+
+        ClickHouse syncs the part's files and the part's directory, and renames it then without syncing the
+        table's directory (seen in its system calls): some file systems would forget the name.
+        """
+        names = self._directory / "data" / self._database / table
+        try:
+            sync_directory(names)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the delivery log's directory {names} cannot be synced: {error}"
+            ) from error
 
     def _refuse_closed(self) -> None:
         if self._is_closed:

@@ -90,6 +90,7 @@ class LocalLog:
         partitions: Mapping[str, int],
         clock_ms: Callable[[], int],
         linger_ms: float = 1.0,
+        open_database: Callable[[Path], Database] = Database,
     ) -> Self:
         """Opens the log in a directory, or makes one there.
 
@@ -98,6 +99,7 @@ class LocalLog:
             partitions: topic name to partition count. Topics may be added later, counts never change.
             clock_ms: returns the time now, ms UTC: the LogAppendTime.
             linger_ms: how long a group commit waits for company.
+            open_database: opens the RocksDB database; a chaos run brings one that it can end in a write.
 
         Raises:
             DirectoryInUse: it is open already.
@@ -107,7 +109,7 @@ class LocalLog:
             LogUnavailable: it cannot be written (disk full).
         """
         _make(directory)
-        database = Database(directory / "db")
+        database = open_database(directory / "db")
         try:
             chain = Chain(database, directory / "acknowledged")
             opened = _Opened(database, partitions)

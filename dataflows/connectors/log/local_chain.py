@@ -26,6 +26,7 @@ from zlib import crc32
 
 from rocksdict import ColumnFamily, WriteBatch
 
+from dataflows.connectors.data_directory import create_private_file
 from dataflows.connectors.log import local_database
 from dataflows.connectors.log.local_keys import pack_u64
 from schemas.errors import DamagedStore, StoreUnavailable
@@ -53,8 +54,12 @@ class Chain:
         self._trimmed = 0
         self._bytes = 0
         self._samples: deque[tuple[int, int]] = deque()
+        if not note.exists():
+            # Whole or not at all: half a note, after a power cut, would be refused as damage. It also syncs
+            # the names beside it, of which RocksDB's own directory is one; nobody else does that.
+            create_private_file(note, _encoded(self.number))
         try:
-            self._note = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._note = os.open(note, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise StoreUnavailable(f"the file {note} cannot be opened: {error}") from error
         self.acknowledged()
@@ -82,9 +87,8 @@ class Chain:
 
     def acknowledged(self) -> None:
         """Notes that everything up to `number` may be acknowledged."""
-        number = pack_u64(self.number)
         with suppress(OSError):  # the commit itself is durable; a note that is too low only notices less
-            os.pwrite(self._note, number + crc32(number).to_bytes(4, "big"), 0)
+            os.pwrite(self._note, _encoded(self.number), 0)
 
     def close(self) -> None:
         """Syncs and closes the side file."""
@@ -125,6 +129,11 @@ def _newest(database: local_database.Database, note: Path) -> int:
     return newest
 
 
+def _encoded(number: int) -> bytes:
+    packed = pack_u64(number)
+    return packed + crc32(packed).to_bytes(4, "big")
+
+
 def _read_note(note: Path) -> int:
     try:
         raw = note.read_bytes()
@@ -134,11 +143,11 @@ def _read_note(note: Path) -> int:
         raise StoreUnavailable(f"the file {note} cannot be read: {error}") from error
     if not raw:  # made, and the power went before the first number reached the disk
         return 0
-    number = raw[:8]
-    if len(raw) != _NOTE_BYTES or crc32(number).to_bytes(4, "big") != raw[8:]:
+    number = int.from_bytes(raw[:8], "big")
+    if len(raw) != _NOTE_BYTES or raw != _encoded(number):
         raise DamagedStore(
             f"the file {note} is damaged: it says how far the log was acknowledged. Restore a backup, or "
             f"delete it to "
             "go on knowingly with what the log still holds"
         )
-    return int.from_bytes(number, "big")
+    return number

@@ -32,7 +32,7 @@ from dataflows.connectors.log.local_keys import (
     state_key,
 )
 from dataflows.connectors.log.port import Appended, Entry, OnAppended
-from schemas.errors import HooktideError, LogUnavailable
+from schemas.errors import DiskFull, HooktideError, LogUnavailable
 
 GROUP_BYTES_MAX = 4 << 20
 """A larger group would only make its first append wait longer."""
@@ -232,7 +232,8 @@ class Answer:
                 f"the log did not acknowledge within {timeout_s} s; the write may or may not happen"
             )
         if isinstance(self._answer, HooktideError):
-            raise LogUnavailable(str(self._answer)) from self._answer
+            failure = DiskFull if isinstance(self._answer, DiskFull) else LogUnavailable
+            raise failure(str(self._answer)) from self._answer
         return self._answer
 
 

@@ -26,13 +26,22 @@ from rocksdict import (
     Rdict,
     ReadOptions,
     WriteBatch,
-    WriteOptions,
 )
 
-from schemas.errors import DamagedStore, DirectoryInUse, HooktideError, LogUnavailable, StoreUnavailable
+from dataflows.connectors.rocks_failure import is_damage, is_disk_full
+from schemas.errors import (
+    DamagedStore,
+    DirectoryInUse,
+    DiskFull,
+    HooktideError,
+    LogUnavailable,
+    StoreUnavailable,
+)
 
 _MIB = 1 << 20
 WAL_BYTES_MAX = 96 * _MIB
+OPEN_FILES_MAX = 64
+"""Without a bound every table of a week stays open; readers go on in order, so few are read at a time."""
 LATEST, GRAVES, GROUPS, COMMITS, META = "latest", "graves", "groups", "commits", "meta"
 _FAMILIES = (LATEST, GRAVES, GROUPS, COMMITS, META)
 
@@ -64,8 +73,6 @@ class Database:
         self.handles: dict[str, ColumnFamily] = {
             name: self.records.get_column_family_handle(name) for name in _FAMILIES
         }
-        self._synced = WriteOptions()
-        self._synced.sync = True
 
     def batch(self) -> WriteBatch:
         """Returns an empty batch of raw bytes."""
@@ -78,9 +85,15 @@ class Database:
             LogUnavailable: not known to be durable (disk full, I/O error).
         """
         try:
-            self.records.write(batch, self._synced)
+            self.records.write(batch)
+            self._sync()
         except Exception as error:
             raise translated(error, f"writing the log in {self._path}", writing=True) from error
+
+    def _sync(self) -> None:
+        # Not by the write's own option: rocksdict holds the GIL in `write`, and every thread of the process
+        # would stand still until the disk has answered. It lets it go here.
+        self.records.flush_wal(sync=True)
 
     def scan(self, start: bytes, end: bytes, family: str | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yields the rows with start <= key < end, in order.
@@ -149,13 +162,15 @@ class Database:
             StoreUnavailable: the flush failed; what was acknowledged is in the write-ahead log.
         """
         self.handles.clear()  # each handle keeps the database open, and so locked
-        for family in self.families.values():
-            family.close()
+        failure: Exception | None = None
+        for opened in (*self.families.values(), self.records):  # each flushes, and each has to be freed
+            try:
+                opened.close()
+            except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+                failure = failure or error
         self.families.clear()
-        try:
-            self.records.close()
-        except Exception as error:
-            raise translated(error, f"closing the log in {self._path}") from error
+        if failure is not None:
+            raise translated(failure, f"closing the log in {self._path}") from failure
 
 
 def translated(error: Exception, doing: str, *, writing: bool = False) -> HooktideError:
@@ -169,12 +184,14 @@ def translated(error: Exception, doing: str, *, writing: bool = False) -> Hookti
     words = str(error)
     if isinstance(error, DbClosedError):
         return LogUnavailable(f"{doing}: the log is closed")
-    if "Corruption" in words:
+    if is_damage(words):
         return DamagedStore(
             f"{doing}: it is damaged ({words}), and there is no second copy of it. Restore a backup of the "
             f"whole "
             "data directory, or move it away and start with an empty one"
         )
+    if is_disk_full(words):
+        return DiskFull(f"{doing}: {words}. What was being written may or may not be there")
     if writing:
         return LogUnavailable(
             f"{doing}: {words}. What was being written may or may not be there; see to the disk, then restart"
@@ -203,6 +220,7 @@ def _options(cache: Cache, write_buffer_bytes: int) -> Options:
         8
     )  # sequential keys: few reads gain from early merging
     options.set_max_bytes_for_level_base(256 * _MIB)
+    options.set_max_open_files(OPEN_FILES_MAX)
     options.set_keep_log_file_num(4)  # RocksDB's own information log
     options.set_max_log_file_size(4 * _MIB)
     return options

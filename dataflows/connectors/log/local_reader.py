@@ -17,6 +17,7 @@ from dataflows.connectors.log.local_keys import (
     timestamp_of,
 )
 from dataflows.connectors.log.port import OffsetOutOfRange, Record, TopicPartition
+from schemas.errors import DamagedStore
 
 POLL_BYTES_MAX = 8 << 20
 _NOTHING: tuple[Record, ...] = ()
@@ -55,6 +56,8 @@ class LocalReader:
         records = self._scan(prefix, position, end, records_max)
         if position < state.start:  # retention passed us while we read: what we have may have a hole
             raise OffsetOutOfRange(of, position, state.start, state.end)
+        if state.retention_ms is not None:
+            _check_dense(of, position, records)
         self._positions[of] = records[-1].offset + 1 if records else end
         return records
 
@@ -75,6 +78,16 @@ class LocalReader:
             if room <= 0 or len(records) >= records_max:
                 break
         return records
+
+
+def _check_dense(of: TopicPartition, position: int, records: Sequence[Record]) -> None:
+    """Refuses a hole: outside compacted topics every offset between start and end holds a record."""
+    reached = records[-1].offset + 1 if records else position
+    if not records or reached - position != len(records):
+        raise DamagedStore(
+            f"{of.topic}[{of.partition}] has a hole: {len(records)} records from offset {position} on reach "
+            f"to {reached}. There is no second copy: restore a backup of the whole data directory"
+        )
 
 
 def first_offset_at(database: Database, state: PartitionState, at_ms: int) -> int:

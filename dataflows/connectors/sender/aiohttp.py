@@ -39,7 +39,7 @@ from dataflows.connectors.sender.flight import (
 )
 from dataflows.connectors.sender.own_addresses import OwnAddresses
 from dataflows.connectors.sender.resolver import Resolver
-from dataflows.connectors.sender.sender_loop import OnDone, SenderLoop
+from dataflows.connectors.sender.sender_loop import SWEEP_S, OnDone, SenderLoop
 from operators.address_rules import IpAddress
 from operators.redirect import REDIRECT_STATUSES, Refusal, next_hop
 from operators.target_url import DEFAULT_PORTS, UrlRefusal, check_target_url
@@ -47,6 +47,8 @@ from schemas.outcome import ErrorCode, Hop, PreparedRequest
 
 URLS_KEPT: Final = 16_384
 """Parsed URLs, about 1 KB each; parsing one again costs 30 us."""
+STOOD_STILL_S: Final = 1.0
+"""A sweep that comes later than this was not kept away by work of ours."""
 FAULT_KINDS_LOGGED_MAX: Final = 1_000
 
 _log = structlog.get_logger()
@@ -122,6 +124,7 @@ class AiohttpCarrier:
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
         self._flights: set[Flight] = set()
+        self._swept_at_s = time.perf_counter()
         self._faults_logged: set[str] = set()
         self._target_of = lru_cache(URLS_KEPT)(self._check_url)
         self._session = aiohttp.ClientSession(
@@ -144,8 +147,18 @@ class AiohttpCarrier:
         flight.task = self._loop.create_task(self._fly(flight))
 
     def sweep(self) -> None:
-        """Ends what is past its deadline, at once, whatever the client is doing."""
+        """Ends what is past its deadline, at once, whatever the client is doing.
+
+        When the sweep itself comes far too late, the whole process stood still (SIGSTOP, a suspended machine,
+        a starved host). Answers may have come meanwhile that nobody has read, so everybody gets that time
+        back: else each of them would be sent again.
+        """
         now_s = time.perf_counter()
+        missed_s = now_s - self._swept_at_s - SWEEP_S
+        self._swept_at_s = now_s
+        if missed_s > STOOD_STILL_S:
+            for flight in self._flights:
+                flight.give_back(min(missed_s, now_s - flight.started_at_s))
         for flight in [flight for flight in self._flights if flight.due_at_s <= now_s]:
             flight.fail_late(now_s)
             self._end(flight)

@@ -124,6 +124,11 @@ class Flight:
         if stage_s_max is not None:
             self.due_at_s = min(self.due_at_s, time.perf_counter() + stage_s_max)
 
+    def give_back(self, missed_s: float) -> None:
+        """Extends the deadlines by a time in which we stood still."""
+        self.due_at_s += missed_s
+        self.total_due_at_s += missed_s
+
     def fail(self, code: ErrorCode, detail: str) -> None:
         """Notes why there is no answer, or why the one there is does not count."""
         self.error_code = code

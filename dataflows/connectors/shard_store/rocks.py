@@ -13,9 +13,14 @@ the data may be larger than memory. What its Python binding (rocksdict 0.3.29) a
   sync therefore disturbs nobody, and many keys are read one by one: beside a busy event loop thread,
   getting the GIL back costs more than a list saves (500 misses: 0.7 ms one by one, 1.2 ms as a list).
 
-A row of the default family counts the batches. The WAL ledger (wal_ledger.py) vouches for that count and
-for the WAL files; at opening the directory is first read without changing it, and refused when something
-synced is missing.
+A row of the default family counts the batches, and a ring of rows holds the numbers of the newest. The WAL
+ledger (wal_ledger.py) vouches for that count and for the WAL files; at opening the directory is first read
+without changing it, and refused when something synced is missing, or something in the middle.
+
+Damage met later (a flipped bit in a table that nobody read since it was written; RocksDB checks each block as
+it reads it, also in compactions) leaves a file `damaged` in the directory: the process ends, and the next
+opening refuses what might look whole to it. Rejected: reading every table at each opening (0.3 s per GB at
+best, and a bit may flip a second later).
 
 Rejected: prefix iterators kept open (they pin memtables and hold the directory's lock after `close`); TTL
 mode (acts on the whole database and only at compaction).
@@ -30,6 +35,7 @@ from typing import Self
 
 from rocksdict import ColumnFamily, Rdict, ReadOptions, WriteBatch
 
+from dataflows.connectors.data_directory import create_private_file
 from dataflows.connectors.rocks_failure import translated
 from dataflows.connectors.shard_store.rocks_options import (
     StoreMemory,
@@ -41,18 +47,19 @@ from dataflows.connectors.shard_store.rocks_survey import (
     BATCHES_KEY,
     COUNT_BYTES,
     CURRENT_FILE,
+    DAMAGE_FILE,
     SEEN_PREFIX,
     WAL_DIRECTORY,
     batch_count,
     check_empty,
+    check_unmarked,
     check_whole,
+    ring_key,
 )
 from dataflows.connectors.shard_store.store_identity import StoreIdentity, read_identity
-from dataflows.connectors.shard_store.wal_ledger import WalLedger, wal_lengths
+from dataflows.connectors.shard_store.wal_ledger import LEDGER_FILE, WalLedger, wal_lengths
 from operators.shard.store_port import Batch, Family
-from schemas.errors import HooktideError
-
-LEDGER_FILE = "wal.ledger"
+from schemas.errors import DamagedShard, DamagedStore, HooktideError, StoreUnavailable
 
 _PAGE_ROWS = 1_000
 
@@ -113,7 +120,10 @@ class RocksStore:
         self._is_open = True
         self._batches = batch_count(database.get(BATCHES_KEY))
         self._batches_synced = -1
+        last = ledger.last
+        self._chained_from = (last.chained_from if last is not None else 0) or self._batches + 1
         self._store_id = ""
+        self._generations_noted: tuple[int, ...] = ()
 
     @classmethod
     def open(
@@ -141,6 +151,7 @@ class RocksStore:
         except OSError as error:
             raise translated(error, "opening the shard store", directory) from error
         try:
+            check_unmarked(directory)
             if is_made:
                 generations = check_whole(directory, ledger, memory, shard, shard_count)
             else:
@@ -201,7 +212,9 @@ class RocksStore:
         assert batch.drops == self._drops, "a generation was dropped after this batch was begun"
         written = self._batches + 1
         try:
-            raw.put(BATCHES_KEY, written.to_bytes(COUNT_BYTES, "big"))
+            number = written.to_bytes(COUNT_BYTES, "big")
+            raw.put(BATCHES_KEY, number)
+            raw.put(ring_key(written), number)
             self._database.write(raw)
         except Exception as error:
             raise self._failure(error, "writing to") from error
@@ -248,6 +261,8 @@ class RocksStore:
         try:
             self._database.create_column_family(f"{SEEN_PREFIX}{number}", seen_options(self._memory))
             self._hold_generation(number)
+            with self._syncing:
+                self._note_generations()
         except Exception as error:
             raise self._failure(error, "adding a generation to") from error
 
@@ -259,6 +274,8 @@ class RocksStore:
         del self._seen_handles[number]
         reader = self._seen_readers.pop(number)
         try:
+            with self._syncing:
+                self._note_generations()  # before it goes, or a crash in between would look like damage
             self._database.drop_column_family(f"{SEEN_PREFIX}{number}")
             del reader  # only now: a reader that goes flushes its family, and this one is gone
         except Exception as error:
@@ -307,10 +324,22 @@ class RocksStore:
         try:
             wals = wal_lengths(self._directory / WAL_DIRECTORY)  # before the sync: never ahead of the disk
             self._database.flush_wal(sync=True)
-            self._ledger.record(batches, wals, is_synced=is_new)
+            self._ledger.record(
+                batches,
+                wals,
+                chained_from=self._chained_from,
+                generations=self._generations_noted,
+                is_synced=is_new,
+            )
         except Exception as error:
             raise self._failure(error, "syncing") from error
         self._batches_synced = batches
+
+    def _note_generations(self) -> None:
+        """Has the ledger name the generations that there are now, durably."""
+        self._generations_noted = tuple(self._seen_handles)
+        self._batches_synced = -1
+        self._sync(is_new=True)
 
     def _settle_identity(self, shard: int, shard_count: int) -> None:
         where = f"the shard store in {self._directory}"
@@ -322,6 +351,7 @@ class RocksStore:
                 batch.put(Family.META, key, value)
             self.write(batch)
         self._store_id = found.store_id
+        self._generations_noted = tuple(self._seen_handles)
         self._sync(is_new=self._ledger.last is None)
 
     def _hold_generation(self, number: int) -> None:
@@ -363,4 +393,11 @@ class RocksStore:
             self._database.close()
 
     def _failure(self, error: Exception, doing: str) -> HooktideError:
-        return translated(error, f"{doing} the shard store", self._directory)
+        if isinstance(error, HooktideError):  # translated already
+            return error
+        failure = translated(error, f"{doing} the shard store", self._directory)
+        if not isinstance(failure, DamagedStore):
+            return failure
+        with suppress(StoreUnavailable):  # then the next one that meets it says it again
+            create_private_file(self._directory / DAMAGE_FILE, f"{failure}\n".encode())
+        return DamagedShard(str(failure))

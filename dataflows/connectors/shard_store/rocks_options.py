@@ -42,6 +42,7 @@ class StoreMemory:
             the store that is writing flush, however much the others hold.
         memtable_bytes: one family's memtable; when one is full, all of its store are flushed. Also bounds
             the WAL, and so what a start after a crash replays (0.02 s per MiB).
+        open_files_max: of each store; ten of them are for other files than tables.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class StoreMemory:
         cache_bytes: int = 64 * MIB,
         memtable_bytes_max: int = 256 * MIB,
         memtable_bytes: int = 8 * MIB,
+        open_files_max: int = _OPEN_FILES_MAX,
     ) -> None:
         self.cache = Cache(cache_bytes)
         self.write_buffers = WriteBufferManager(memtable_bytes_max, allow_stall=False)
         self.memtable_bytes = memtable_bytes
+        self.open_files_max = open_files_max
 
 
 def database_options(memory: StoreMemory, wal_directory: Path) -> Options:
@@ -68,7 +71,7 @@ def database_options(memory: StoreMemory, wal_directory: Path) -> Options:
     options.set_max_total_wal_size(8 * memory.memtable_bytes)
     options.set_write_buffer_manager(memory.write_buffers)
     options.set_avoid_unnecessary_blocking_io(True)
-    options.set_max_open_files(_OPEN_FILES_MAX)
+    options.set_max_open_files(memory.open_files_max)
     options.set_keep_log_file_num(_INFO_LOG_FILES)
     options.set_max_log_file_size(MIB)
     options.set_stats_dump_period_sec(0)

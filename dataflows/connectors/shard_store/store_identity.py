@@ -58,14 +58,14 @@ def read_identity(get: Callable[[bytes], bytes | None], where: str) -> StoreIden
     version, store_id, shard, shard_count = get(_FORMAT), get(_ID), get(_SHARD), get(_SHARD_COUNT)
     if version is None and store_id is None and shard is None and shard_count is None:
         return None
+    if version is None or store_id is None or shard is None or shard_count is None:
+        raise DamagedStore(
+            f"{where} does not say whose it is: rows under {_FORMAT[:7]!r} in meta are missing"
+        )
     if version != str(FORMAT_VERSION).encode():
         raise FormatMismatch(
             f"{where} has store format {version!r}, this version reads format {FORMAT_VERSION}; "
             f"start the version that wrote it"
-        )
-    if store_id is None or shard is None or shard_count is None:
-        raise DamagedStore(
-            f"{where} does not say whose it is: rows under {_FORMAT[:7]!r} in meta are missing"
         )
     return StoreIdentity(store_id.decode(), int(shard), int(shard_count))
 

@@ -5,6 +5,11 @@ tail: a flipped length in a record's head drops everything behind it. So after e
 says what is now durable: the WAL files with their lengths, up to which number RocksDB has deleted them, and
 how many batches had been written. At opening the entry is held against what is there.
 
+What lies between the last entry and the end is not synced, and a power cut may take any part of it: also the
+tail of an older WAL, and leave the newer one. RocksDB opens such a hole (tried). So every batch also leaves
+its number in a ring of rows (rocks_survey.py); from the entry's count to the newest number none may be
+missing.
+
 Why it never refuses wrongly. Everything in an entry is read *before* the sync that it vouches for, so it is
 never ahead of the disk; it may be behind, because it has no fsync of its own. RocksDB deletes a WAL only
 after its MANIFEST durably says that recovery does not need it any more. So a WAL that the entry names and
@@ -21,12 +26,13 @@ Rejected: RocksDB's `track_and_verify_wals_in_manifest` (not in the binding, and
 WAL); file plus rename (a directory entry per 20 ms and shard, and wants an fsync to be safe on every file
 system); RocksDB's sequence number instead of a count of our own (after a family is dropped it can be lower
 at the next start: tried); its property `min-log-number-to-keep` instead of watching what it deletes (on a
-new database it was seen ahead of the MANIFEST).
+new database it was seen ahead of the MANIFEST). The entry names the `seen` generations too: a MANIFEST that
+loses its end forgets a family, and RocksDB then leaves out that family's rows in the WAL without a word.
 """
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 from zlib import crc32
@@ -36,8 +42,11 @@ from msgspec import msgpack
 
 from schemas.errors import DamagedStore, DirectoryInUse
 
+LEDGER_FILE = "wal.ledger"
 WalLengths = Sequence[tuple[int, int]]
 
+RING_ROWS = 4_096
+"""How many of the newest batches leave their numbers; some hundreds are written between two syncs."""
 _MAGIC = b"HWL1"
 _SLOT_BYTES = 4096
 _SLOTS = 2
@@ -56,20 +65,37 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
         wal_floor: RocksDB has deleted WALs below this number.
         batches: how many batches the store had taken.
         wals: number and length in bytes of every WAL file.
+        chained_from: the first batch whose number is in the ring; 0 in a store that is older than the ring.
+        generations: the `seen` generations that must be there.
     """
 
     number: int
     wal_floor: int
     batches: int
     wals: tuple[tuple[int, int], ...]
+    chained_from: int = 0
+    generations: tuple[int, ...] = ()
 
-    def hole(self, found: WalLengths, wal_needed_min: int, batches: int) -> str | None:
+    def unsynced(self, batches: int) -> range:
+        """Returns the batches that are there and were not synced by this entry, as far as the ring knows.
+
+        Args:
+            batches: the count of batches, as read with the WAL replayed.
+        """
+        if self.chained_from == 0:
+            return range(0)
+        return range(max(self.batches + 1, self.chained_from, batches + 1 - RING_ROWS), batches + 1)
+
+    def hole(
+        self, found: WalLengths, wal_needed_min: int, batches: int, generations: Collection[int]
+    ) -> str | None:
         """Returns what is missing of this entry, in words; None when nothing is.
 
         Args:
             found: the WAL files that are there now.
             wal_needed_min: the oldest WAL that recovery needs, as the MANIFEST says now.
             batches: the count of batches, as read with the WAL replayed.
+            generations: the `seen` generations that the MANIFEST knows.
         """
         lengths = dict(found)
         for wal, length in self.wals:
@@ -84,6 +110,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
             return f"the MANIFEST has lost its end: it asks for log {wal_needed_min}, not {self.wal_floor}"
         if batches < self.batches:
             return f"{self.batches} batches were synced, only {batches} are left"
+        if lost := sorted(set(self.generations).difference(generations)):
+            return f"the MANIFEST has lost its end: `seen` generation {lost[0]} is missing"
         return None
 
 
@@ -123,13 +151,23 @@ class WalLedger:
             os.close(descriptor)
             raise
 
-    def record(self, batches: int, wals: WalLengths, *, is_synced: bool = False) -> None:
+    def record(
+        self,
+        batches: int,
+        wals: WalLengths,
+        *,
+        chained_from: int = 0,
+        generations: Iterable[int] = (),
+        is_synced: bool = False,
+    ) -> None:
         """Writes an entry over the older slot.
 
         Args:
             batches: see LedgerEntry; like the lengths read before the sync that has just ended.
             wals: see LedgerEntry; oldest first.
-            is_synced: wait for the disk (when a store is made; later a lost entry costs nothing).
+            chained_from, generations: see LedgerEntry.
+            is_synced: wait for the disk (when a store is made, or its generations change; otherwise a lost
+                entry costs nothing).
 
         Raises:
             OSError: the file system says no.
@@ -139,7 +177,9 @@ class WalLedger:
             deleted = {wal for wal, _ in self.last.wals}.difference(wal for wal, _ in wals)
             number = self.last.number + 1
             floor = max(self.last.wal_floor, max(deleted, default=-1) + 1)
-        entry = LedgerEntry(number, floor, batches, tuple(wals[-_WALS_MAX:]))
+        entry = LedgerEntry(
+            number, floor, batches, tuple(wals[-_WALS_MAX:]), chained_from, tuple(sorted(generations))
+        )
         payload = msgpack.encode(entry)
         slot = _MAGIC + crc32(payload).to_bytes(4, "big") + len(payload).to_bytes(2, "big") + payload
         os.pwrite(self._descriptor, slot, number % _SLOTS * _SLOT_BYTES)

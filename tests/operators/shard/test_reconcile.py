@@ -3,9 +3,12 @@
 import pytest
 
 from dataflows.connectors.shard_store.memory import MemoryStore
+from operators.shard.engine import ShardEngine
 from operators.shard.store_port import Family
 from schemas import topics
 from schemas.delivery import DeliveryState, Lane
+from schemas.wire import store_keys
+from schemas.wire.store_rows import PENDING_ROW, STAMP_ROW
 from tests.operators.shard.desk import Desk, endpoint, limits
 from tests.simulation.store_audit import audit
 
@@ -165,3 +168,83 @@ def test_pauses_and_gone_endpoints_are_loaded() -> None:
     assert rows["ep_a"].paused_until_ms == desk.now_ms + 30_000
     assert rows["ep_b"].disabled_generation == 1
     assert desk.engine.state.pauses == [(desk.now_ms + 30_000, "ep_a")]
+
+
+def test_a_block_that_touches_one_delivery_several_times_is_applied_as_a_whole() -> None:
+    """Redo writes once per block: the rows it deletes and the ones it puts must still be the right ones."""
+    desk = Desk()
+    delivery, other = desk.deliver("evt_1"), desk.deliver("evt_2")
+    desk.take()
+    desk.engine.barrier()
+    copy = desk.store.copy()
+    for sent, status in zip(desk.send(), [500, 200], strict=True):
+        desk.answer(sent, status)
+    desk.later(1_250)
+    desk.answer(desk.one(), 500)
+    desk.publish()
+    keys = [key for key, _ in desk.transitions()]
+    assert [key.delivery_id for key in keys] == [delivery.id, other.id, delivery.id]
+
+    for blocks in ([keys], [keys[:1], keys[1:]], [keys[:2], keys[2:]], [[key] for key in keys]):
+        store = copy.copy()
+        engine = ShardEngine(0, desk.epoch + 1, store, desk.view, desk.policy)
+        engine.reconcile.note(topics.DEAD_LETTERS.name, [])
+        for block in blocks:
+            engine.reconcile.redo(block)
+        audit(store)
+        (due,) = [key for key, _ in store.scan_all(Family.DUE)]
+        assert store_keys.parse_due_key(due)[0] == keys[2].next_attempt_at_ms
+        (row,) = [PENDING_ROW.decode(raw) for _, raw in store.scan_all(Family.PENDING)]
+        assert (row.delivery.id, row.attempt_count, row.lane) == (delivery.id, 2, Lane.RETRY)
+        assert not list(store.scan_all(Family.READY))
+        assert STAMP_ROW.decode(store.get(Family.META, store_keys.META_STAMP) or b"") == keys[2].stamp
+        assert engine.reconcile.redone_count == 3
+
+
+def test_redo_writes_one_batch_per_block() -> None:
+    desk = Desk()
+    for number in range(50):
+        desk.deliver(f"evt_{number}")
+    desk.settle_everything()
+    desk.publish()
+    keys = [key for key, _ in desk.transitions()]
+    store = MemoryStore()
+    ShardEngine(0, 9, store, desk.view, desk.policy).reconcile.redo(keys)
+    assert store.unsynced_batch_count == 1
+
+
+def test_rows_that_were_published_twice_are_redone_once_and_never_set_the_stamp_back() -> None:
+    desk = Desk()
+    for number in range(4):
+        desk.deliver(f"evt_{number}")
+    desk.settle_everything()
+    desk.publish()
+    keys = [key for key, _ in desk.transitions()]
+    twice = [*keys, *keys[:2]]  # it died while it published them again
+    for blocks in ([twice], [twice[:4], twice[4:]], [twice[:5], twice[5:]]):
+        store = MemoryStore()
+        reconcile = ShardEngine(0, 9, store, desk.view, desk.policy).reconcile
+        for block in blocks:
+            reconcile.redo(block)
+        assert reconcile.redone_count == 4
+        assert STAMP_ROW.decode(store.get(Family.META, store_keys.META_STAMP) or b"") == keys[3].stamp
+
+
+def test_that_an_endpoint_was_disabled_is_forgotten_when_it_is_enabled_again() -> None:
+    desk = Desk(endpoint("ep_a"), endpoint("ep_b"))
+    for name in ("ep_a", "ep_b"):
+        desk.deliver("evt_1", name)
+    desk.answer(desk.send(), 410)
+    assert desk.engine.state.endpoint_rows.keys() == {"ep_a", "ep_b"}
+
+    desk.view.by_id["ep_a"] = endpoint("ep_a", generation=2)
+    desk.engine.wake("ep_a")
+    desk.engine.wake("ep_b")
+    assert desk.engine.state.endpoint_rows.keys() == {"ep_b"}
+    desk.view.by_id["ep_b"] = endpoint("ep_b", generation=2)  # while nothing ran
+    desk.publish()
+    desk.kill()
+    assert not desk.engine.state.endpoint_rows
+    assert desk.rows(Family.ENDPOINTS) == []
+    desk.kill(MemoryStore())  # the reports in the topic are those of before
+    assert not desk.engine.state.endpoint_rows
