@@ -2,9 +2,9 @@
 
 Node.js and the npm package `standardwebhooks`, the official verifier in the other language, at the versions
 and digests of `tests/integration/node/package-lock.json`; strace, which shows that a sync came before its
-answer; faketime, which gives a process another wall clock. What is missing comes from the distribution, in
-one go, when we are root; elsewhere a sentence says what to install. Install scripts of npm packages do not
-run.
+answer; a C compiler, for the library that gives a process another wall clock. What is missing comes from the
+distribution, in one go, when we are root; elsewhere a sentence says what to install. Install scripts of npm
+packages do not run.
 """
 
 import os
@@ -18,10 +18,10 @@ from types import MappingProxyType
 from schemas.errors import Unavailable
 
 NODE_PROJECT = Path(__file__).resolve().parent.parent / "tests" / "integration" / "node"
-PACKAGES: Mapping[str, str] = MappingProxyType(
-    {"node": "nodejs", "npm": "npm", "strace": "strace", "faketime": "faketime"}
+PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"node": ("nodejs",), "npm": ("npm",), "strace": ("strace",), "cc": ("gcc", "libc6-dev")}
 )
-"""The distribution's package of each program; `faketime` brings its library along."""
+"""The distribution's packages of each program."""
 
 
 class SystemPartMissing(Unavailable):
@@ -30,7 +30,7 @@ class SystemPartMissing(Unavailable):
 
 def missing_packages() -> list[str]:
     """Returns the packages of the programs that are not here."""
-    return [package for program, package in PACKAGES.items() if shutil.which(program) is None]
+    return [one for program, packages in PACKAGES.items() if shutil.which(program) is None for one in packages]
 
 
 def install_system_parts() -> None:

@@ -52,17 +52,9 @@ def require_real() -> RequireReal:
 @pytest.fixture(scope="session")
 def strace(require_real: RequireReal) -> None:
     """`strace` is here, and may trace: some containers forbid it."""
-    found = shutil.which("strace") is not None and _runs("strace", "-o", os.devnull, "true")
-    require_real(
-        "strace, allowed to trace", found, "./hooktide test-deps (in a container: --cap-add SYS_PTRACE)"
-    )
-
-
-@pytest.fixture(scope="session")
-def faketime(require_real: RequireReal) -> None:
-    """`faketime` is here: it starts a program under another wall clock."""
-    found = shutil.which("faketime") is not None and _runs("faketime", "-f", "+1d", "true")
-    require_real("faketime", found, "./hooktide test-deps")
+    require_real("strace", shutil.which("strace") is not None, "./hooktide test-deps")
+    if not _runs("strace", "-o", os.devnull, "true"):
+        pytest.skip("this machine lets nobody trace processes (in a container: --cap-add SYS_PTRACE)")
 
 
 @pytest.fixture(scope="session")

@@ -31,13 +31,12 @@ from deploy.process.load_settings import environment_name
 from operators.signing import SECRET_BYTES, encode_secret
 
 WITNESS_FILE: Final = "witness.log"
+COUNTS_FILE: Final = "witness.counts"
 READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 60.0
 _RECORDED_S: Final = 2.5
 """The delivery log follows within 2 s; what it lacks at the stop it would take in at the next start."""
-VICTIM_MARGIN: Final = 25
-"""What the sender holds and the witness does not: on the way there, or answered and not collected."""
-WITNESS_MARGIN: Final = 10
+MARGIN: Final = 10
 """What may be answered between the look and the kill."""
 _LOOK_S: Final = 0.02
 _JITTER: Final = 1.25
@@ -74,7 +73,7 @@ class Conduct:
         self._seed = seed
         self._random = Random(seed)  # noqa: S311 - a scenario's chance, not a secret's
         self._victim_module = victim_module
-        self._counts = SharedCounts(directory / "witness.counts")
+        self._counts = SharedCounts(directory / COUNTS_FILE)
         self._held = HeldPage(directory / PAGE_FILE)
         self._scripts = self._make_scripts()
         self._starts = 0
@@ -136,7 +135,7 @@ class Conduct:
                 victim,
                 self._counts,
                 self._held,
-                self.scenario.in_flight_min + WITNESS_MARGIN,
+                self.scenario.in_flight_min + MARGIN,
                 self.scenario.warm_up_s,
             )
             began_at_ns = time.monotonic_ns()
@@ -175,7 +174,7 @@ class Conduct:
         file = self.directory / "witness.script"
         script = WitnessScript(self._seed, {path: one for path, (_, one) in scripts.items()})
         file.write_bytes(msgspec.json.encode(script))
-        arguments = ["--script", file.name, "--out", WITNESS_FILE, "--counts", "witness.counts"]
+        arguments = ["--script", file.name, "--out", WITNESS_FILE, "--counts", COUNTS_FILE]
         witness = Child(
             ["-m", "deploy.chaos.witness", *arguments], self.directory, self.directory / "witness.stderr"
         )
@@ -185,7 +184,7 @@ class Conduct:
     def _start_victim(self, arguments: tuple[str, ...], closing: ExitStack) -> Child:
         self._starts += 1
         command = ["-m", self._victim_module, "--data", "data", *arguments]
-        command += ["--in-flight-min", str(self.scenario.in_flight_min + VICTIM_MARGIN)]
+        command += ["--in-flight-min", str(self.scenario.in_flight_min + MARGIN), "--witness", COUNTS_FILE]
         stderr = self.directory / f"victim.{self._starts}.stderr"
         victim = Child(command, self.directory, stderr, self.environment())
         closing.callback(_end, victim)

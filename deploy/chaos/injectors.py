@@ -6,11 +6,8 @@ counted from the witness's file) and when the system was back. When the victim h
 it again over what is left. A further kind of fault is a further class here, and a scenario that names it.
 """
 
-import os
-import shutil
 import signal
 import time
-from pathlib import Path
 from random import Random
 from typing import Final, Protocol
 
@@ -147,15 +144,3 @@ class Pause(Struct, frozen=True):
                 recovered_at_ns=time.monotonic_ns(),
             )
         ]
-
-
-def remove_directory(directory: Path) -> Fault:
-    """Deletes a directory of a process that does not run; a building block for later injectors."""
-    began_at_ns = time.monotonic_ns()
-    shutil.rmtree(directory)
-    return Fault(
-        kind=FaultKind.LOST_DIRECTORY,
-        began_at_ns=began_at_ns,
-        ended_at_ns=time.monotonic_ns(),
-        detail=os.fspath(directory.name),
-    )

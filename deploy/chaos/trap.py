@@ -41,6 +41,11 @@ class Trap:
         after_ms: from `arm` until passages count.
         in_flight_min: a passage with fewer in flight does not count.
         note: a file for the `KillNote`.
+
+    Attributes:
+        in_flight: asked for what was submitted and not collected.
+        unanswered: asked for what the witness has received and not answered: on a starved machine many
+            outcomes wait to be collected, and little is really on its way.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Trap:
     ) -> None:
         self.point = point
         self.in_flight: Callable[[], int] = lambda: 0
+        self.unanswered: Callable[[], int] | None = None
         self._passages = passages
         self._in_flight_min = in_flight_min
         self._note = note
@@ -69,6 +75,8 @@ class Trap:
         if point is not self.point or self._armed_at_ns is None:
             return False
         if time.monotonic_ns() < self._armed_at_ns or self.in_flight() < self._in_flight_min:
+            return False
+        if self.unanswered is not None and self.unanswered() < self._in_flight_min:
             return False
         self._counted += 1
         return self._counted >= self._passages

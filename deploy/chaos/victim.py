@@ -3,7 +3,7 @@
 Settings come as for `up`: from the environment, and a data directory on the command line. On stdout it says,
 in one line of JSON, that it is ready; on stderr it writes the log lines of `up`.
 
-Run as `python -m deploy.chaos.victim --data DIR [--kill-at POINT:N] [--after-ms T] [--in-flight-min M]`.
+Run as `python -m deploy.chaos.victim --data DIR`, with the options of `run_victim` behind it.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from deploy.chaos.points import Point
 from deploy.chaos.shared_page import HeldPage
 from deploy.chaos.trap import Trap
 from deploy.chaos.watched_ports import watched
+from deploy.chaos.witness_counts import SharedCounts
 from deploy.process.complaint import complain
 from deploy.process.embedded import Audience, run_embedded
 from deploy.process.exit_codes import code_of_start
@@ -54,6 +55,7 @@ def run_victim(arguments: list[str], alter: Callable[[Makers], Makers] | None = 
     parser.add_argument("--kill-at", metavar="POINT:N", default="")
     parser.add_argument("--after-ms", type=int, default=0)
     parser.add_argument("--in-flight-min", type=int, default=50)
+    parser.add_argument("--witness", type=Path, default=None, help="the witness's counts")
     parser.add_argument("--rebuild", action="store_true")
     given = parser.parse_args(arguments)
     point, _, passages = given.kill_at.partition(":")
@@ -65,6 +67,9 @@ def run_victim(arguments: list[str], alter: Callable[[Makers], Makers] | None = 
         given.in_flight_min,
         beside / NOTE_FILE,
     )
+    if given.witness is not None:
+        counts = SharedCounts(given.witness)
+        trap.unanswered = lambda: counts.read().in_flight
     makers = watched(trap, HeldPage(beside / PAGE_FILE))
     configure_logging("info")
 

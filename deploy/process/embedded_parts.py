@@ -19,7 +19,12 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.deps import ApiDeps
-from dataflows.connectors.data_directory import MASTER_KEY_FILE, DataDirectory, admin_key
+from dataflows.connectors.data_directory import (
+    MASTER_KEY_FILE,
+    DataDirectory,
+    admin_key,
+    sync_directory,
+)
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
@@ -31,12 +36,15 @@ from deploy.process.descriptors import DescriptorPlan
 from deploy.process.log_identity import LOG_DIRECTORY, keep_log_id, refuse_lost_log
 from deploy.process.makers import REAL, Makers
 from schemas.endpoint import DisabledReport, Endpoint
+from schemas.errors import StoreUnavailable
 from schemas.settings import Settings
 from schemas.topics import ALL_TOPICS, ENDPOINT_STATUS, ENDPOINTS, Spread
 from schemas.wire import records
 
 SENDER_CLOSE_S: Final = 1.0
 """`deliver` has waited for what is in flight before; this is for the connections."""
+
+SHARDS_DIRECTORY: Final = "shards"
 
 T = TypeVar("T")
 
@@ -72,7 +80,7 @@ class Parts:
 
     def shard_directory(self, shard: int) -> Path:
         """Returns where a shard's store lives."""
-        return self.directory.path / "shards" / f"{shard:04d}"
+        return self.directory.path / SHARDS_DIRECTORY / f"{shard:04d}"
 
     def api_deps(
         self, clock_ms: Callable[[], int], readiness: Callable[[], list[str]], has_room: Callable[[], bool]
@@ -150,6 +158,7 @@ def open_parts(
         )
         sender = makers.open_sender(egress)
         closing.callback(sender.close, SENDER_CLOSE_S)
+        _keep_names(directory.path)
     return Parts(
         settings=settings,
         descriptors=descriptors,
@@ -175,6 +184,19 @@ def partition_counts(settings: Settings) -> dict[str, int]:
         Spread.ONE: 1,
     }
     return {topic.name: counts[topic.spread] for topic in ALL_TOPICS}
+
+
+def _keep_names(data: Path) -> None:
+    """Makes the names in the data directory durable: a power cut could take a name that nobody synced.
+
+    Raises:
+        StoreUnavailable: the file system says no.
+    """
+    try:
+        (data / SHARDS_DIRECTORY).mkdir(exist_ok=True)
+        sync_directory(data)
+    except OSError as error:
+        raise StoreUnavailable(f"the data directory {data} cannot be synced: {error}") from error
 
 
 def _close_loaded(loading: Future[DeliveryLog]) -> None:

@@ -55,22 +55,20 @@ class HastyLog(WatchedLog):
         threading.Timer(LATE_S, lambda: append(to, entries, lambda _: None)).start()
 
 
-class AlteringSender(WatchedSender):
-    """Alters every twentieth request."""
+class TwinSender(WatchedSender):
+    """Sends every twentieth request again, when its outcome has long been written."""
 
     def __init__(self, inner: Sender) -> None:
         self._inner = inner
         self._sent = 0
 
     def submit(self, requests: Sequence[PreparedRequest]) -> None:
-        self._inner.submit([self._alter(one) if self._is_chosen() else one for one in requests])
-
-    def _is_chosen(self) -> bool:
-        self._sent += 1
-        return self._sent % EVERY == 0
-
-    def _alter(self, request: PreparedRequest) -> PreparedRequest:
-        raise NotImplementedError
+        self._inner.submit(requests)
+        for request in requests:
+            self._sent += 1
+            if self._sent % EVERY == 0:
+                twin = replace(request, token=(TWIN_SHARD, request.token[1]))
+                threading.Timer(LATE_S, self._inner.submit, ([twin],)).start()
 
     def collect(self, outcomes_max: int = 1_000) -> list[Outcome]:
         return [one for one in self._inner.collect(outcomes_max) if one.token[0] != TWIN_SHARD]
@@ -87,25 +85,6 @@ class LossyDeliveryLog:
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self._inner.insert(table, columns, rows[1:] if table == "attempts" and len(rows) > 1 else rows)
-
-
-class TwinSender(AlteringSender):
-    """Sends every twentieth request again, when its outcome has long been written."""
-
-    def _alter(self, request: PreparedRequest) -> PreparedRequest:
-        twin = replace(request, token=(TWIN_SHARD, request.token[1]))
-        threading.Timer(LATE_S, lambda: self._inner.submit([twin])).start()
-        return request
-
-
-class ForgingSender(AlteringSender):
-    """Signs every twentieth request with nonsense."""
-
-    def _alter(self, request: PreparedRequest) -> PreparedRequest:
-        headers = tuple(
-            (name, "v1,AAAA" if name == "webhook-signature" else value) for name, value in request.headers
-        )
-        return replace(request, headers=headers)
 
 
 def forgets_outcomes(makers: Makers) -> Makers:
@@ -133,13 +112,6 @@ def sends_twice(makers: Makers) -> Makers:
     return makers._replace(open_sender=open_sender)
 
 
-def signs_badly(makers: Makers) -> Makers:
-    def open_sender(policy: EgressPolicy) -> Sender:
-        return ForgingSender(makers.open_sender(policy))
-
-    return makers._replace(open_sender=open_sender)
-
-
 def loses_rows(makers: Makers) -> Makers:
     return makers._replace(open_delivery_log=lambda path: LossyDeliveryLog(makers.open_delivery_log(path)))
 
@@ -149,7 +121,6 @@ DEFECTS: dict[str, Callable[[Makers], Makers]] = {
     "forgets_outcomes": forgets_outcomes,
     "acknowledges_early": acknowledges_early,
     "sends_twice": sends_twice,
-    "signs_badly": signs_badly,
     "loses_rows": loses_rows,
 }
 

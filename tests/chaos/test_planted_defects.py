@@ -50,7 +50,6 @@ def test_without_a_defect_the_small_scenario_is_ok(tmp_path: Path) -> None:
         ("forgets_outcomes", ViolationClass.DUPLICATE_AFTER_SUCCESS),
         ("acknowledges_early", ViolationClass.LOST),
         ("sends_twice", ViolationClass.DUPLICATE_AFTER_SUCCESS),
-        ("signs_badly", ViolationClass.BAD_SIGNATURE),
         ("loses_rows", ViolationClass.LOG_MISSING),
     ],
 )

@@ -21,11 +21,11 @@ from schemas.transition import RowStamp, TransitionKey
 from schemas.wire import store_keys
 from schemas.wire.records import DEAD_LETTER_KEY, TRANSITION_KEY
 from tests.integration.damage_world import (
+    AFTER_MEMTABLE_BYTES,
     BARRIER_TICKS,
     DEAD_LETTERS,
     DELIVERIES,
     JUMP_MS,
-    MEMTABLE_BYTES,
     POLICY,
     SHARD,
     SHARD_COUNT,
@@ -97,7 +97,7 @@ class Afterlife:
             self.directory,
             shard=SHARD,
             shard_count=SHARD_COUNT,
-            memory=store_memory(MEMTABLE_BYTES),
+            memory=store_memory(AFTER_MEMTABLE_BYTES),
             now_ms=self.now_ms,
         )
 

@@ -54,6 +54,7 @@ POLICY = ShardPolicy(
 )
 MEMTABLE_BYTES = 16 * 1024  # in the first part of the history: many flushes
 CALM_MEMTABLE_BYTES = 1 << 20  # in the last part: no flush but those asked for, so that WALs stay
+AFTER_MEMTABLE_BYTES = 128 * 1024  # afterwards
 DELIVERIES = TopicPartition(topics.DELIVERIES.name, SHARD)
 TRANSITIONS = TopicPartition(topics.TRANSITIONS.name, SHARD)
 DEAD_LETTERS = TopicPartition(topics.DEAD_LETTERS.name, SHARD)

@@ -137,14 +137,22 @@ class ChdbLog:
         return rows_of(answer)
 
     def close(self) -> None:
-        """Ends every connection; running queries are waited for. The directory can be opened again."""
-        with self._insert_lock:
+        """Ends every connection; running queries are waited for. The directory can be opened again.
+
+        Raises:
+            StoreUnavailable: a query or an insert does not end; leave the process then.
+        """
+        if not self._insert_lock.acquire(timeout=_READ_WAIT_S):
+            raise StoreUnavailable(f"the delivery log {self._directory} is not closed: an insert hangs")
+        try:
             if self._is_closed:
                 return
             self._is_closed = True
             self._readers.close()
             self._writer.close()
             os.close(self._block_fd)
+        finally:
+            self._insert_lock.release()
 
     def _open(self, settings: str) -> Session:
         if any(letter in str(self._directory) for letter in "?&#%"):

@@ -67,14 +67,18 @@ class SessionPool(Generic[T]):
         self._give(session)
 
     def close(self) -> None:
-        """Refuses new loans, waits for the running ones and closes every connection."""
+        """Refuses new loans, waits for the running ones and closes every connection.
+
+        Raises:
+            StoreUnavailable: one does not come back (ClickHouse hangs when it cannot open a file).
+        """
         self._is_closed = True
         for _ in range(self._size):
-            session = self._take(None)
+            session = self._take(self._wait_s)
             if session is not None:
                 session.close()
 
-    def _take(self, wait_s: float | None) -> T | None:
+    def _take(self, wait_s: float) -> T | None:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -86,7 +90,7 @@ class SessionPool(Generic[T]):
             with self._lock:
                 if turn in self._waiting:
                     self._waiting.remove(turn)
-                    raise StoreUnavailable(f"too many reads: no connection within {wait_s} s") from error
+                    raise StoreUnavailable(f"no connection within {wait_s} s: too many reads") from error
             return turn.get_nowait()  # it came between the two
 
     def _give(self, session: T | None) -> None:

@@ -19,8 +19,8 @@ without changing it, and refused when something synced is missing, or something 
 
 Damage met later (a flipped bit in a table that nobody read since it was written; RocksDB checks each block as
 it reads it, also in compactions) leaves a file `damaged` in the directory: the process ends, and the next
-opening refuses what might look whole to it. Rejected: reading every table at each opening (0.3 s per GB at
-best, and a bit may flip a second later).
+opening refuses what might look whole to it. Rejected: reading every table at each opening (slow, and a bit
+may flip a second later).
 
 Rejected: prefix iterators kept open (they pin memtables and hold the directory's lock after `close`); TTL
 mode (acts on the whole database and only at compaction).
@@ -120,8 +120,7 @@ class RocksStore:
         self._is_open = True
         self._batches = batch_count(database.get(BATCHES_KEY))
         self._batches_synced = -1
-        last = ledger.last
-        self._chained_from = (last.chained_from if last is not None else 0) or self._batches + 1
+        self._chained_from = (ledger.last.chained_from if ledger.last else 0) or self._batches + 1
         self._store_id = ""
         self._generations_noted: tuple[int, ...] = ()
 
