@@ -30,7 +30,8 @@ class SystemPartMissing(Unavailable):
 
 def missing_packages() -> list[str]:
     """Returns the packages of the programs that are not here."""
-    return [one for program, packages in PACKAGES.items() if shutil.which(program) is None for one in packages]
+    missing = [packages for program, packages in PACKAGES.items() if shutil.which(program) is None]
+    return [package for packages in missing for package in packages]
 
 
 def install_system_parts() -> None:

