@@ -32,12 +32,19 @@ class Step:
     is_loud: bool = False
 
 
+_TESTS = (
+    # Two at a time: most of the real-process tests wait more than they work.
+    Step("tests", ("-m", "pytest", "-n", "2", "-m", "not benchmark and not alone"), is_loud=True),
+    Step("alone", ("-m", "pytest", "-m", "alone"), is_loud=True),
+)
+
+
 def run_checks(ci: bool, pytest_args: Sequence[str]) -> int:  # noqa: FBT001 (a fact about where we run, not a mode)
     """Runs every check over the whole tree and prints one line for each.
 
     Args:
         ci: Whether a missing real component fails its tests.
-        pytest_args: Handed on to pytest.
+        pytest_args: Handed on to pytest; without any, everything runs, two tests at a time where that can be.
 
     Returns:
         The exit code: 0 when every check passed, 1 otherwise.
@@ -48,7 +55,7 @@ def run_checks(ci: bool, pytest_args: Sequence[str]) -> int:  # noqa: FBT001 (a 
         Step("lint", ("-m", "ruff", "check", ".")),
         Step("types", ("-m", "mypy")),
         Step("imports", ("-c", _LINT_IMPORTS)),
-        Step("tests", ("-m", "pytest", *pytest_args), is_loud=True),
+        *(_TESTS if not pytest_args else [Step("tests", ("-m", "pytest", *pytest_args), is_loud=True)]),
     )
     failed = [step.name for step in steps if not _passes(step, environment)]
     if failed:

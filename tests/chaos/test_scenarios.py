@@ -14,6 +14,7 @@ from deploy.checker.history import FaultKind
 from deploy.checker.report import Verdict
 
 SEED = 20_261_123
+pytestmark = pytest.mark.alone
 
 
 def _assert_ok(result: PartResult) -> None:
