@@ -7,10 +7,15 @@ from typing import Final
 
 from aiohttp import web
 
+from api.actions.change_endpoint import ChangeEndpoints
 from api.actions.create_endpoint import CreateEndpoints
+from api.actions.endpoint_actions import EndpointActions
+from api.actions.endpoint_rules import EndpointRules
 from api.actions.endpoint_writer import EndpointWriter
 from api.actions.publish_event import PublishEvents
 from api.actions.read_history import ReadHistory
+from api.actions.rotate_secret import RotateSecrets
+from api.actions.verify_endpoint import VerifyEndpoints
 from api.auth import Authenticator
 from api.bodies import BODY_BYTES_MAX
 from api.deps import ApiDeps
@@ -21,6 +26,7 @@ from api.idempotency import IdempotencyGate
 from api.log_progress import ProgressReader
 from api.log_writes import LogWrites
 from api.metrics import ApiMetrics
+from api.probes import Probes
 from api.read_pool import ReadPool
 from api.recent_events import RecentEvents
 from api.routes.deliveries import DeliveryRoutes
@@ -42,13 +48,6 @@ def build_app(deps: ApiDeps) -> web.Application:
     recent = RecentEvents()
     writes = LogWrites(deps.log, timeout_ms)
     pool = ReadPool()
-    creates = CreateEndpoints(
-        EndpointWriter(writes, view, timeout_ms),
-        deps.key_ring,
-        settings.egress,
-        clock_ms=deps.clock_ms,
-        entropy=deps.entropy,
-    )
     publishes = PublishEvents(
         writes,
         view,
@@ -69,7 +68,8 @@ def build_app(deps: ApiDeps) -> web.Application:
 
     app = web.Application(middlewares=[through_the_front], client_max_size=BODY_BYTES_MAX)
     app.add_routes(OperationRoutes(deps.readiness, deps.registry).table())
-    app.add_routes(EndpointRoutes(creates, view).table())
+    actions = _endpoint_actions(deps, writes, view, publishes)
+    app.add_routes(EndpointRoutes(actions, view).table())
     # A repeat waits as long as the first one may wait for the log.
     gate = IdempotencyGate(deps.idempotency, clock_ms=deps.clock_ms, wait_ms=timeout_ms)
     app.add_routes(EventRoutes(publishes, gate, history, metrics).table())
@@ -77,11 +77,39 @@ def build_app(deps: ApiDeps) -> web.Application:
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         pumping = asyncio.create_task(view.pump())
+        actions.verifies.follow_all()
         yield
         pumping.cancel()
+        await actions.verifies.close()
         with suppress(asyncio.CancelledError):
             await pumping
         pool.close()
 
     app.cleanup_ctx.append(background)
     return app
+
+
+def _endpoint_actions(
+    deps: ApiDeps, writes: LogWrites, view: EndpointView, publishes: PublishEvents
+) -> EndpointActions:
+    settings, clock_ms = deps.settings, deps.clock_ms
+    writer = EndpointWriter(writes, view, settings.api.append_timeout_ms, clock_ms)
+    rules = EndpointRules(settings.egress, deps.entropy)
+    verifies = VerifyEndpoints(
+        None if deps.probe_sender is None else Probes(deps.probe_sender),
+        writer,
+        view,
+        deps.key_ring,
+        (settings.api, settings.egress),
+        clock_ms=clock_ms,
+        entropy=deps.entropy,
+    )
+    return EndpointActions(
+        writer=writer,
+        creates=CreateEndpoints(writer, verifies, rules, deps.key_ring, clock_ms),
+        changes=ChangeEndpoints(writer, verifies, rules),
+        rotates=RotateSecrets(writer, rules, deps.key_ring, clock_ms),
+        verifies=verifies,
+        publishes=publishes,
+        clock_ms=clock_ms,
+    )

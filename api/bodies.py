@@ -16,6 +16,7 @@ BODY_BYTES_MAX: Final = DATA_BYTES_MAX + 64 * 1024
 
 B = TypeVar("B", bound=BaseModel)
 
+MERGE_PATCH: Final = "application/merge-patch+json"
 _JSON: Final = "application/json"
 _FIELDS_MAX: Final = 50  # a body of 100,000 unknown fields must not be answered with as many sentences
 _FIELD_CHARS_MAX: Final = 200
@@ -52,15 +53,30 @@ _SENTENCE_OF: Final = {
 }
 
 
-async def read_body(request: web.Request) -> bytes:
+async def read_optional_body(request: web.Request) -> dict[str, Any]:
+    """Returns the JSON object of a body that may be missing, empty then.
+
+    Raises:
+        ProblemError: as `read_body` and `parse_object`.
+    """
+    if not request.body_exists:
+        return {}
+    raw = await read_body(request)
+    return parse_object(raw) if raw else {}
+
+
+async def read_body(request: web.Request, *also: str) -> bytes:
     """Returns the bytes of a JSON body.
+
+    Args:
+        also: media types that are taken besides JSON's own.
 
     Raises:
         ProblemError: another content type or encoding (415), or too many bytes (413).
     """
     header = request.headers.get("Content-Type", "")
     if header != _JSON:
-        _check_content_type(header)
+        _check_content_type(header, also)
     encoding = request.headers.get("Content-Encoding")
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise ProblemError(
@@ -126,10 +142,14 @@ def pointer(*path: str | int) -> str:
     return "".join("/" + str(step)[:_FIELD_CHARS_MAX].replace("~", "~0").replace("/", "~1") for step in path)
 
 
-def _check_content_type(header: str) -> None:
+def _check_content_type(header: str, also: tuple[str, ...]) -> None:
     media_type, _, parameters = header.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
-    if media_type.strip().lower() != _JSON or charset not in ("", "charset=utf-8", "charset=utf8"):
+    if media_type.strip().lower() not in (_JSON, *also) or charset not in (
+        "",
+        "charset=utf-8",
+        "charset=utf8",
+    ):
         raise ProblemError(
             ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as `Content-Type: application/json`, in UTF-8."
         )

@@ -6,7 +6,8 @@ one that `route` matches with, so the count in a 202 and the fan-out cannot disa
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -37,6 +38,9 @@ class EndpointView:
         self._table = table
         self._reports = reports
         self._index = EndpointIndex()
+        # Ids are ordered by the time of creation, so a new one goes to the end; a page is found by bisection.
+        self._ids: list[str] = []
+        self._ids_by_tenant: dict[str, list[str]] = {}
         # Whoever shares the table may call `_on_change` from another thread while we match.
         self._lock = threading.Lock()
         table.on_change(self._on_change)
@@ -53,7 +57,21 @@ class EndpointView:
         report = self._reports.get(endpoint_id)
         if report is None or report.generation < endpoint.generation:
             return endpoint
-        return msgspec.structs.replace(endpoint, status=EndpointStatus.DISABLED)
+        if endpoint.status is EndpointStatus.DISABLED:
+            return endpoint
+        return msgspec.structs.replace(
+            endpoint, status=EndpointStatus.DISABLED, disabled_at_ms=report.disabled_at_ms
+        )
+
+    def list_ids(self, tenant_id: str | None, after: str) -> Iterator[str]:
+        """Yields the ids of a tenant's endpoints (None: of all) in order of age, those after `after`.
+
+        The list may change between two of them; ids that stay are yielded once.
+        """
+        ids = self._ids_by_tenant.get(tenant_id, []) if tenant_id is not None else self._ids
+        while (at := bisect_right(ids, after)) < len(ids):
+            after = ids[at]
+            yield after
 
     def match(
         self, tenant_id: str, event_type: str, endpoint_ids: Sequence[str] | None, recorded_at_ms: int
@@ -89,14 +107,26 @@ class EndpointView:
                 pause_s = _PUMP_AFTER_FAULT_S
             await asyncio.sleep(pause_s)
 
-    def _on_change(self, key: str, _: Endpoint | None, new: Endpoint | None) -> None:
+    def _on_change(self, key: str, old: Endpoint | None, new: Endpoint | None) -> None:
         with self._lock:
             if new is None:
                 self._index.remove(key)
             else:
                 self._index.upsert(new)
+            if old is None and new is not None:
+                insort(self._ids, key)
+                insort(self._ids_by_tenant.setdefault(new.tenant_id, []), key)
+            elif new is None and old is not None:
+                _remove(self._ids, key)
+                _remove(self._ids_by_tenant[old.tenant_id], key)
 
     def _on_report(self, _: str, __: DisabledReport | None, new: DisabledReport | None) -> None:
         if new is not None:
             with self._lock:
                 self._index.report_disabled(new)
+
+
+def _remove(ids: list[str], key: str) -> None:
+    at = bisect_left(ids, key)
+    if at < len(ids) and ids[at] == key:
+        del ids[at]

@@ -22,6 +22,7 @@ _TITLE_OF: Final = {
     ProblemCode.NOT_FOUND: "Not found",
     ProblemCode.METHOD_NOT_ALLOWED: "Method not allowed",
     ProblemCode.IN_PROGRESS: "A request with this key is in progress",
+    ProblemCode.WRONG_STATE: "Not possible in this state",
     ProblemCode.VERSION_CONFLICT: "The resource has changed",
     ProblemCode.TOO_LARGE: "Too large",
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: "Unsupported media type",

@@ -15,6 +15,7 @@ class ProblemCode(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IN_PROGRESS = "in_progress"
+    WRONG_STATE = "wrong_state"
     VERSION_CONFLICT = "version_conflict"
     TOO_LARGE = "too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -38,6 +39,7 @@ STATUS_OF = {
     ProblemCode.NOT_FOUND: 404,
     ProblemCode.METHOD_NOT_ALLOWED: 405,
     ProblemCode.IN_PROGRESS: 409,
+    ProblemCode.WRONG_STATE: 409,
     ProblemCode.VERSION_CONFLICT: 412,
     ProblemCode.TOO_LARGE: 413,
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,

@@ -31,6 +31,10 @@ class ApiSettings(Section):
     """How long a publish waits for the log before it answers 503 (safe to retry)."""
     idempotency_hours: Positive = 24
     """How long the same answer is given again; the event id stays the same for ever."""
+    verifications_per_minute_tenant: Positive = 30
+    """Registering by script is normal; a hundred requests to strangers in a minute are not."""
+    verifications_per_minute_host: Positive = 60
+    """Whoever asks: verifications must not become somebody's load test."""
 
 
 class LogSettings(Section):
