@@ -80,7 +80,7 @@ class VerifyEndpoints:
         """Returns the policy that a body asks for.
 
         Raises:
-            ProblemError: `forbidden` when a tenant's key asks for `skip`, `invalid_fields` when none can be sent.
+            ProblemError: `forbidden` when a tenant's key asks for `skip`, `invalid_fields` if none is sent.
         """
         policy = named or "sync"
         if policy == "skip" and principal.tenant_id is not None:

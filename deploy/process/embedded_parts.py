@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.deps import ApiDeps
@@ -35,6 +36,9 @@ from schemas.wire import records
 SENDER_CLOSE_S: Final = 1.0
 """`deliver` has waited for what is in flight before; this is for the connections."""
 
+PROBE_IDLE_MAX: Final = 8
+"""A receiver that was just verified gets its events from the other sender."""
+
 T = TypeVar("T")
 
 
@@ -44,6 +48,7 @@ class Parts:
 
     Attributes:
         admin_key: the operator's bearer key.
+        probe_sender: sends verifications, on connections of its own.
         is_key_new: whether it was made just now, and nobody has seen it yet.
     """
 
@@ -57,6 +62,7 @@ class Parts:
     delivery_log: DeliveryLog
     idempotency: IdempotencyStore
     sender: Sender
+    probe_sender: Sender
     admin_key: str
     is_key_new: bool
 
@@ -82,6 +88,7 @@ class Parts:
             entropy=os.urandom,
             readiness=readiness,
             registry=registry,
+            probe_sender=self.probe_sender,
         )
 
 
@@ -126,6 +133,10 @@ def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], clos
         egress = EgressPolicy(allow_private=settings.egress.allow_private_networks, idle_max=slots)
         sender = open_aiohttp_sender(egress)
         closing.callback(sender.close, SENDER_CLOSE_S)
+        probe_sender = open_aiohttp_sender(
+            replace(egress, idle_max=PROBE_IDLE_MAX, idle_tls_max=PROBE_IDLE_MAX)
+        )
+        closing.callback(probe_sender.close, SENDER_CLOSE_S)
     return Parts(
         settings=settings,
         slots=slots,
@@ -137,6 +148,7 @@ def open_parts(settings: Settings, slots: int, clock_ms: Callable[[], int], clos
         delivery_log=loading.result(),
         idempotency=idempotency,
         sender=sender,
+        probe_sender=probe_sender,
         admin_key=key,
         is_key_new=is_key_new,
     )
