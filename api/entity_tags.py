@@ -17,6 +17,7 @@ from schemas.problem_codes import ProblemCode
 HEADER: Final = "If-Match"
 _ANY: Final = "*"
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_SEPARATOR: Final = re.compile(r"[ \t]*(,[ \t]*|$)")
 _HEADER_CHARS_MAX: Final = 1_000
 
 
@@ -65,7 +66,7 @@ def parse_if_match(values: Sequence[str]) -> Precondition:
         if found[1] is None:
             tags.append(f'"{found[2]}"')
         at = found.end()
-        separator = re.compile(r"[ \t]*(,[ \t]*|$)").match(text, at)
+        separator = _SEPARATOR.match(text, at)
         if separator is None:
             break
         at = separator.end()

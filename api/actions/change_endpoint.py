@@ -8,17 +8,17 @@ Source: RFC 7396.
 
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from api.actions.endpoint_rules import EndpointRules
+from api.actions.endpoint_status import UNSETTLED, with_verification
 from api.actions.endpoint_writer import EndpointWriter
+from api.actions.pending_verifications import PendingVerifications
 from api.actions.verify_endpoint import VerifyEndpoints
 from api.auth import Principal
 from api.bodies import invalid, pointer, validate
 from api.entity_tags import Precondition
 from operators.merge_patch import merge_patch
 from schemas.endpoint import Endpoint
-from schemas.rest.endpoint import MASK, UpdateEndpoint, document_of, etag_of
+from schemas.rest.endpoint import UpdateEndpoint, document_of, etag_of
 from schemas.rest.problem import FieldError
 
 _ELSEWHERE: Final = {
@@ -32,9 +32,16 @@ _FIXED: Final = frozenset({"id", "tenant_id", "created_at", "updated_at", "old_s
 class ChangeEndpoints:
     """The use case, with what it needs."""
 
-    def __init__(self, writer: EndpointWriter, verifies: VerifyEndpoints, rules: EndpointRules) -> None:
+    def __init__(
+        self,
+        writer: EndpointWriter,
+        verifies: VerifyEndpoints,
+        pending: PendingVerifications,
+        rules: EndpointRules,
+    ) -> None:
         self._writer = writer
         self._verifies = verifies
+        self._pending = pending
         self._rules = rules
 
     async def change(
@@ -54,26 +61,49 @@ class ChangeEndpoints:
         current = self._writer.read(endpoint_id, tenant_id)
         precondition.check(etag_of(current))
         fields = self._fields(current, patch)
-        policy = self._verifies.policy_of(principal, fields.verification)
         candidate = self._rules.apply(current, fields, self._rules.check(fields))
-        verified = candidate
-        if candidate.url != current.url:
-            verified = await self._verifies.settle(candidate, policy)
+        is_named = fields.verification is not None
+        is_asked = candidate.url != current.url or (is_named and _is_unsettled(current))
+        verification = current.verification
+        if is_asked or is_named:
+            policy = self._verifies.policy_of(principal, fields.verification)
+        if is_asked:
+            verification = await self._verifies.settle(candidate, policy)
 
         def edit(now: Endpoint) -> Endpoint:
             again = self._fields(now, patch)
             changed = self._rules.apply(now, again, self._rules.check(again))
-            if changed.url == verified.url and changed.url != now.url:
-                changed = replace(changed, verification=verified.verification)
-                changed = self._verifies.with_status_of(changed, verified)
+            is_wanted = changed.url != now.url or (is_asked and _is_unsettled(now))
+            if is_wanted and changed.url == candidate.url:
+                changed = with_verification(changed, verification)
             return now if changed == now else changed
 
         changed = await self._writer.change(endpoint_id, tenant_id, precondition, edit)
-        self._verifies.follow(changed)
+        self._pending.follow(changed)
         return changed
 
     def _fields(self, endpoint: Endpoint, patch: dict[str, Any]) -> UpdateEndpoint:
-        return validate(UpdateEndpoint, merge_patch(document_of(endpoint), patch))
+        document = document_of(endpoint)
+        return validate(UpdateEndpoint, merge_patch(document, _respelled(patch, document["headers"])))
+
+
+def _is_unsettled(endpoint: Endpoint) -> bool:
+    return endpoint.verification.state in UNSETTLED
+
+
+def _respelled(patch: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
+    """Returns the patch with header names as the endpoint spells them: their case does not count.
+
+    Else `{"headers": {"authorization": null}}` would quietly leave an `Authorization` where it is.
+    """
+    headers = patch.get("headers")
+    if not isinstance(headers, dict):
+        return patch
+    spelled = {name.lower(): name for name in known}
+    names = [spelled.get(name.lower(), name) for name in headers]
+    if len(set(names)) < len(names):  # twice in one patch: left as it is, and refused by the rules
+        return patch
+    return {**patch, "headers": dict(zip(names, headers.values(), strict=True))}
 
 
 def _refuse_fixed(patch: dict[str, Any]) -> None:
@@ -82,13 +112,5 @@ def _refuse_fixed(patch: dict[str, Any]) -> None:
         for name in patch
         if name in _FIXED
     ]
-    headers = patch.get("headers")
-    if isinstance(headers, dict):
-        detail = "is the mask that reads show; send the value itself, or leave the header out"
-        errors += [
-            FieldError(pointer("headers", name), "masked", detail)
-            for name, value in headers.items()
-            if value == MASK
-        ]
     if errors:
         raise invalid(errors)

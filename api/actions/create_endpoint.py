@@ -7,7 +7,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from api.actions.endpoint_rules import EndpointRules, secret_errors, tenant_errors
+from api.actions.endpoint_status import with_verification
 from api.actions.endpoint_writer import EndpointWriter
+from api.actions.pending_verifications import PendingVerifications
 from api.actions.verify_endpoint import VerifyEndpoints
 from api.auth import Principal
 from api.problems import ProblemError
@@ -36,12 +38,14 @@ class CreateEndpoints:
         self,
         writer: EndpointWriter,
         verifies: VerifyEndpoints,
+        pending: PendingVerifications,
         rules: EndpointRules,
         key_ring: KeyRing,
         clock_ms: Callable[[], int],
     ) -> None:
         self._writer = writer
         self._verifies = verifies
+        self._pending = pending
         self._rules = rules
         self._key_ring = key_ring
         self._clock_ms = clock_ms
@@ -50,12 +54,12 @@ class CreateEndpoints:
         """Checks, verifies, seals, writes; returns when a read shows it.
 
         Raises:
-            ProblemError: `invalid_fields`, `url_not_allowed`, `endpoint_unreachable`, `rate_limited`, or
-                `log_unavailable` with the endpoint's id.
+            ProblemError: `invalid_fields`, `url_not_allowed`, `endpoint_unreachable`, `rate_limited`,
+                `not_ready`, or `log_unavailable` with the endpoint's id.
         """
         tenant_id = principal.tenant_of_write(body.tenant_id)
-        policy = self._verifies.policy_of(principal, body.verification)
         url = self._rules.check(body, *tenant_errors(tenant_id), *secret_errors(self._rules, body.secret))
+        policy = self._verifies.policy_of(principal, body.verification)
         secret = self._rules.secret_of(body.secret)
         now_ms = self._clock_ms()
         endpoint_id = time_ordered_id(ENDPOINT_PREFIX, now_ms, self._rules.entropy(_ID_ENTROPY_BYTES))
@@ -68,7 +72,8 @@ class CreateEndpoints:
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )
-        verified = await self._verifies.settle(self._rules.apply(bare, body, url), policy)
+        asked = self._rules.apply(bare, body, url)
+        verified = with_verification(asked, await self._verifies.settle(asked, policy))
         written_at_ms = self._clock_ms()  # a verification takes its time, and matching begins now
         endpoint = replace(verified, created_at_ms=written_at_ms, updated_at_ms=written_at_ms)
         try:
@@ -81,5 +86,5 @@ class CreateEndpoints:
                 headers={"Retry-After": "1"},
                 extensions={"endpoint_id": endpoint.id},
             ) from error
-        self._verifies.follow(endpoint)
+        self._pending.follow(endpoint)
         return Created(endpoint, encode_secret(secret))

@@ -18,7 +18,7 @@ from operators.target_url import UrlRefusal, check_target_url
 from schemas.endpoint import ClientErrorPolicy, Endpoint, RedirectPolicy
 from schemas.errors import BadInput
 from schemas.problem_codes import ProblemCode
-from schemas.rest.endpoint import EndpointFields
+from schemas.rest.endpoint import MASK, EndpointFields
 from schemas.rest.problem import FieldError
 from schemas.settings import EgressSettings
 
@@ -90,7 +90,7 @@ def tenant_errors(tenant_id: str) -> list[FieldError]:
     """Returns what is wrong with a tenant's id."""
     if is_tenant_id(tenant_id):
         return []
-    return [FieldError("/tenant_id", "invalid", "is 1-64 letters, digits or any of _ . : -")]
+    return [FieldError("/tenant_id", "invalid", "must be 1-64 letters, digits or any of _ . : -")]
 
 
 def _errors_of(fields: EndpointFields) -> list[FieldError]:
@@ -99,9 +99,17 @@ def _errors_of(fields: EndpointFields) -> list[FieldError]:
     for fault in pattern_faults(fields.event_types):
         at = pointer("event_types") if fault.place is None else pointer("event_types", fault.place)
         errors.append(FieldError(at, "invalid", fault.detail))
-    for problem in check_own_headers(fields.headers or {}):
+    headers = fields.headers or {}
+    for problem in check_own_headers(headers):
         at = pointer("headers", problem.name) if problem.name else pointer("headers")
         errors.append(FieldError(at, "not_allowed", problem.detail.removesuffix(".")))
+    # Whoever sends back what a read showed would replace a credential by asterisks.
+    detail = "is the mask that reads show; send the value itself, or leave the header out"
+    errors += [
+        FieldError(pointer("headers", name), "masked", detail)
+        for name, value in headers.items()
+        if value == MASK
+    ]
     if fields.api_version is not None and fields.api_version not in API_VERSIONS:
         errors.append(FieldError("/api_version", "not_allowed", f"is one of {', '.join(API_VERSIONS)}"))
     return errors

@@ -1,7 +1,10 @@
-"""Pause, resume, disable, enable: which status a person may lead to which, as one table.
+"""An endpoint's status: which action leads from which to which, as one table, and what a verification does.
 
 Every action may be repeated: one that finds its aim reached changes nothing. Enabling raises the generation,
 so that a "disabled at generation g" of `deliver` (after a 410) counts no longer.
+
+No way leads around the verification: an endpoint whose receiver has not answered becomes unverified where
+others become active, or a pause and a resume would be a way to send to anybody.
 """
 
 from enum import StrEnum
@@ -10,7 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from api.problems import ProblemError
-from schemas.endpoint import Endpoint, EndpointStatus
+from schemas.endpoint import Endpoint, EndpointStatus, Verification, VerificationState
 from schemas.problem_codes import ProblemCode
 
 ACTIVE, UNVERIFIED, PAUSED, DISABLED = (
@@ -30,7 +33,9 @@ class StatusAction(StrEnum):
     ENABLE = "enable"
 
 
-# What the endpoint becomes; a sentence where that cannot be.
+UNSETTLED: Final = frozenset({VerificationState.PENDING, VerificationState.FAILED})
+
+# What the endpoint becomes, `ACTIVE` only once it is verified; a sentence where that cannot be.
 TABLE: Final[dict[tuple[StatusAction, EndpointStatus], EndpointStatus | str]] = {
     (StatusAction.PAUSE, ACTIVE): PAUSED,
     (StatusAction.PAUSE, PAUSED): PAUSED,
@@ -60,6 +65,8 @@ def apply(endpoint: Endpoint, action: StatusAction, now_ms: int) -> Endpoint:
     to = TABLE[action, endpoint.status]
     if not isinstance(to, EndpointStatus):
         raise ProblemError(ProblemCode.WRONG_STATE, to)
+    if to is ACTIVE and endpoint.verification.state in UNSETTLED:
+        to = UNVERIFIED
     if to is endpoint.status:
         return endpoint
     is_enabled = endpoint.status is DISABLED
@@ -69,3 +76,13 @@ def apply(endpoint: Endpoint, action: StatusAction, now_ms: int) -> Endpoint:
         disabled_at_ms=now_ms if to is DISABLED else 0,
         generation=endpoint.generation + is_enabled,
     )
+
+
+def with_verification(endpoint: Endpoint, verification: Verification) -> Endpoint:
+    """Returns the endpoint after a verification; what a person paused or disabled stays so."""
+    status = endpoint.status
+    if verification.state in UNSETTLED:
+        status = UNVERIFIED if status is ACTIVE else status
+    elif status is UNVERIFIED:
+        status = ACTIVE
+    return replace(endpoint, verification=verification, status=status)

@@ -7,6 +7,7 @@ from msgspec import Struct
 from api.endpoint_view import EndpointView
 from api.pages import PageRequest
 from operators.matching import matches
+from operators.target_url import TargetUrl, check_target_url
 from schemas.endpoint import Endpoint, EndpointStatus
 
 LOOKED_AT_MAX: Final = 20_000
@@ -18,7 +19,7 @@ class EndpointFilter(Struct, frozen=True):
 
     Attributes:
         event_type: only those that an event of this type would go to.
-        url: only those with exactly this URL.
+        url: only those with this URL, however it is spelled.
     """
 
     tenant_id: str | None = None
@@ -35,6 +36,12 @@ class EndpointFilter(Struct, frozen=True):
         )
 
 
+def normal_form_of(url: str | None) -> str | None:
+    """Returns a URL as endpoints keep it; what is no URL is returned as it is, and found nowhere."""
+    read = None if url is None else check_target_url(url, allow_private=True)
+    return read.url if isinstance(read, TargetUrl) else url
+
+
 class EndpointPage(Struct, frozen=True):
     """A page; `after` is where the next one begins, None when there is none."""
 
@@ -42,14 +49,15 @@ class EndpointPage(Struct, frozen=True):
     after: str | None
 
 
-def list_endpoints(view: EndpointView, wanted: EndpointFilter, page: PageRequest) -> EndpointPage:
+async def list_endpoints(view: EndpointView, wanted: EndpointFilter, page: PageRequest) -> EndpointPage:
     """Returns a page of the endpoints that the filter takes, oldest first."""
+    await view.catch_up()
     listed: list[Endpoint] = []
     last = page.after
     for looked_at, endpoint_id in enumerate(view.list_ids(wanted.tenant_id, page.after)):
         if looked_at >= LOOKED_AT_MAX:
             return EndpointPage(listed, last)
-        endpoint = view.get(endpoint_id)
+        endpoint = view.peek(endpoint_id)
         if endpoint is not None and wanted.takes(endpoint):
             if len(listed) == page.limit:
                 return EndpointPage(listed, last)

@@ -39,6 +39,8 @@ class RotateSecrets:
     ) -> Created:
         """Returns the endpoint with its new secret, which is shown this once.
 
+        Rotating to the secret that signs already changes nothing.
+
         Raises:
             ProblemError: `invalid_fields`, `not_found`, `version_conflict`, `log_unavailable`.
         """
@@ -50,6 +52,8 @@ class RotateSecrets:
 
         def edit(endpoint: Endpoint) -> Endpoint:
             now_ms = self._clock_ms()
+            if self._key_ring.open_secrets(endpoint, now_ms)[:1] == (secret,):
+                return endpoint  # brought again after an answer that was lost
             sealed = self._key_ring.seal(secret, endpoint.id)
             return replace(endpoint, secrets=(sealed, *_expiring(endpoint.secrets, now_ms, overlap_ms)))
 

@@ -6,16 +6,19 @@ from aiohttp import web
 
 from api.actions.endpoint_actions import EndpointActions
 from api.actions.endpoint_status import StatusAction
-from api.actions.list_endpoints import EndpointFilter, list_endpoints
+from api.actions.list_endpoints import EndpointFilter, list_endpoints, normal_form_of
 from api.answers import json_answer
-from api.bodies import MERGE_PATCH, parse_object, read_body, read_optional_body, validate
+from api.bodies import MERGE_PATCH, parse_object, read_body, read_no_fields, read_optional_body, validate
 from api.endpoint_view import EndpointView
 from api.entity_tags import HEADER as IF_MATCH
 from api.entity_tags import Precondition, parse_if_match
 from api.front import PRINCIPAL
+from api.idempotency_key import HEADER as IDEMPOTENCY_KEY
 from api.pages import check_parameters, choice_of, cursor_of, page_of
+from api.problems import ProblemError
 from api.routes.events import PATH as EVENTS_PATH
 from schemas.endpoint import Endpoint, EndpointStatus
+from schemas.problem_codes import ProblemCode
 from schemas.rest.endpoint import CreateEndpoint, RotateSecret, SendTest, answer_of, etag_of
 
 PATH: Final = "/api/v1/webhooks/endpoints"
@@ -47,6 +50,7 @@ class EndpointRoutes:
     async def create(self, request: web.Request) -> web.Response:
         """201 with the endpoint and, this once, its secret."""
         check_parameters(request.query)
+        _refuse_key(request)
         body = validate(CreateEndpoint, parse_object(await read_body(request)))
         created = await self._actions.creates.create(request[PRINCIPAL], body)
         endpoint = created.endpoint
@@ -58,9 +62,9 @@ class EndpointRoutes:
         check_parameters(query, "tenant_id", "status", "event_type", "url", "limit", "cursor")
         tenant_id = request[PRINCIPAL].tenant_of_list(query.get("tenant_id"))
         status = choice_of(query, "status", EndpointStatus)
-        wanted = EndpointFilter(tenant_id, status, query.get("event_type"), query.get("url"))
+        wanted = EndpointFilter(tenant_id, status, query.get("event_type"), normal_form_of(query.get("url")))
         listed = (LIST_NAME, repr(wanted))
-        page = list_endpoints(self._view, wanted, page_of(query, *listed))
+        page = await list_endpoints(self._view, wanted, page_of(query, *listed))
         now_ms = self._actions.clock_ms()
         next_cursor = None if page.after is None else cursor_of(page.after, *listed)
         data = [answer_of(endpoint, now_ms) for endpoint in page.endpoints]
@@ -88,18 +92,19 @@ class EndpointRoutes:
         """200 with the endpoint, paused, resumed, disabled or enabled."""
         action = StatusAction(request.path.rpartition("/")[2])
         named = self._named(request)
-        await read_optional_body(request)
+        await read_no_fields(request)
         return self._answer(await self._actions.set_status(*named, _precondition(request), action))
 
     async def verify(self, request: web.Request) -> web.Response:
         """200 with the endpoint once its receiver has answered a verification."""
         named = self._named(request)
-        await read_optional_body(request)
+        await read_no_fields(request)
         return self._answer(await self._actions.verifies.verify(*named, _precondition(request)))
 
     async def test(self, request: web.Request) -> web.Response:
         """202 with a test event that goes to this endpoint and to no other."""
         named = self._named(request)
+        _refuse_key(request)
         body = validate(SendTest, await read_optional_body(request))
         answer = await self._actions.send_test(*named, body)
         return json_answer(answer, 202, {"Location": f"{EVENTS_PATH}/{answer.id}"})
@@ -107,6 +112,7 @@ class EndpointRoutes:
     async def rotate(self, request: web.Request) -> web.Response:
         """200 with the endpoint and, this once, its new secret."""
         named = self._named(request)
+        _refuse_key(request)
         body = validate(RotateSecret, await read_optional_body(request))
         rotated = await self._actions.rotates.rotate(*named, _precondition(request), body)
         return self._answer(rotated.endpoint, 200, rotated.secret)
@@ -130,3 +136,16 @@ class EndpointRoutes:
 
 def _precondition(request: web.Request) -> Precondition:
     return parse_if_match(request.headers.getall(IF_MATCH, []))
+
+
+def _refuse_key(request: web.Request) -> None:
+    """Refuses an `Idempotency-Key`: to answer a repeat, the first answer's secret would have to be kept.
+
+    A caller who sends one relies on it, so it is not ignored. Other changes may be repeated as they are.
+    """
+    if IDEMPOTENCY_KEY in request.headers:
+        detail = (
+            f"{IDEMPOTENCY_KEY} is for POST {EVENTS_PATH} only. After a lost answer list the endpoints by"
+            " url: delete the one whose secret you never saw, or rotate its secret."
+        )
+        raise ProblemError(ProblemCode.BAD_HEADER, detail)

@@ -24,6 +24,7 @@ from aiohttp import web
 from api.app import build_app
 from api.server import start_server
 from dataflows.engine.watchdog import Watchdog
+from deploy.process.api_url_file import leave_url
 from deploy.process.clock import Clock, newest_record_ms
 from deploy.process.embedded_flows import EmbeddedFlows
 from deploy.process.embedded_parts import Parts, open_parts
@@ -162,9 +163,11 @@ class EmbeddedProcess:
         freeze_heap()
         host = self._parts.settings.api.host
         self.is_ready = True
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        leave_url(self._parts.directory.path, url)
         audience.on_ready(
             Ready(
-                url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+                url=url,
                 data=str(self._parts.directory.path),
                 admin_key=self._parts.admin_key,
                 is_key_new=self._parts.is_key_new,

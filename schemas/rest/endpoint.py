@@ -23,6 +23,7 @@ from schemas.rest.times import rfc3339
 
 DELAYS_MAX: Final = 100
 MASK: Final = "********"
+TIMEOUT_MS_MAX: Final = 30_000
 
 OVERLAP_SECONDS: Final = 24 * 3_600
 OVERLAP_SECONDS_MAX: Final = 7 * 24 * 3_600
@@ -87,7 +88,7 @@ class EndpointFields(RequestBody):
     description: Annotated[str, Field(max_length=512)] | None = None
     headers: dict[str, str] | None = None
     retry: RetryBody | None = None
-    timeout_ms: Annotated[int, Field(ge=100, le=30_000)] | None = None
+    timeout_ms: Annotated[int, Field(ge=100, le=TIMEOUT_MS_MAX)] | None = None
     redirects: Annotated[RedirectPolicy, Field(strict=False)] | None = None
     client_errors: Annotated[ClientErrorPolicy, Field(strict=False)] | None = None
 
@@ -110,7 +111,7 @@ class UpdateEndpoint(EndpointFields):
     """An endpoint's fields with a patch laid over them, as `PATCH` checks them.
 
     Attributes:
-        verification: of a new URL; `sync` when absent.
+        verification: of a URL that is new, or that nobody has verified yet; `sync` when absent.
     """
 
     verification: VerificationPolicy | None = None
@@ -163,9 +164,10 @@ class EndpointAnswer(Struct, frozen=True, kw_only=True):
     """An endpoint as the API shows it.
 
     Attributes:
-        secret: in the answer to the create only.
+        secret: in the answers to the create and to a rotation only.
         headers: values of names that look like credentials are masked.
         retry: null means the default schedule.
+        disabled_at: when a person, or a 410, disabled it; null unless it is disabled.
         old_secrets_until: until when secrets of before the last rotation sign too; null when none does.
     """
 
@@ -182,6 +184,7 @@ class EndpointAnswer(Struct, frozen=True, kw_only=True):
     redirects: str
     client_errors: str
     verification: VerificationAnswer
+    disabled_at: str | None
     old_secrets_until: str | None
     created_at: str
     updated_at: str
@@ -204,10 +207,11 @@ def document_of(endpoint: Endpoint) -> dict[str, Any]:
         "api_version": endpoint.api_version,
         "description": endpoint.description,
         "headers": dict(endpoint.headers),
-        "timeout_ms": endpoint.timeout_ms,
         "redirects": endpoint.redirects.value,
         "client_errors": endpoint.client_errors.value,
     }
+    if endpoint.timeout_ms <= TIMEOUT_MS_MAX:  # the setting that defaults come from may be larger
+        document["timeout_ms"] = endpoint.timeout_ms
     if endpoint.retry is not None:
         document["retry"] = to_builtins(_retry_answer(endpoint.retry))
     return document
@@ -235,6 +239,7 @@ def answer_of(endpoint: Endpoint, now_ms: int, secret: str | None = None) -> End
             rfc3339(verification.at_ms or endpoint.created_at_ms),
             verification.error_code,
         ),
+        disabled_at=rfc3339(endpoint.disabled_at_ms) if endpoint.disabled_at_ms else None,
         old_secrets_until=rfc3339(max(filter(None, overlaps))) if overlaps else None,
         created_at=rfc3339(endpoint.created_at_ms),
         updated_at=rfc3339(endpoint.updated_at_ms),

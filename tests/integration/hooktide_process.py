@@ -63,7 +63,7 @@ class HooktideProcess:
     Attributes:
         data: the data directory.
         url: of the API, without a path; a new one after each start.
-        greeting: what `up` has printed.
+        greeting: what `up` has printed; all of it once the process has ended.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -215,6 +215,8 @@ class HooktideProcess:
         """Leaves nothing running."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        elif self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()  # it ended by itself, and nobody has waited for that
 
     def _end(self, timeout_s: float) -> int:
         try:
@@ -222,5 +224,7 @@ class HooktideProcess:
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"it did not end within {timeout_s} s\n{self.log}") from error
         if self.process.stdout is not None:
+            while piece := os.read(self.process.stdout.fileno(), 65_536):
+                self.greeting += piece.decode()
             self.process.stdout.close()
         return code
