@@ -58,6 +58,18 @@ class Principal(Struct, frozen=True):
             raise not_found(what)
         return named if self.tenant_id is None else self.tenant_id
 
+    def tenant_of_list(self, named: str | None) -> str | None:
+        """Returns the tenant that a list is limited to, None for all.
+
+        Raises:
+            ProblemError: a tenant's key asks for another tenant's (403: a list names no thing to be missing).
+        """
+        if named is not None and not self.may_see(named):
+            raise ProblemError(
+                ProblemCode.FORBIDDEN, "This key belongs to another tenant; leave tenant_id out."
+            )
+        return named if self.tenant_id is None else self.tenant_id
+
 
 ADMIN: Final = Principal(tenant_id=None)
 

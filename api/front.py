@@ -98,18 +98,21 @@ class Front:
 
 
 def _answer(problem: ProblemError, request_id: str) -> web.Response:
-    return web.Response(
+    response = web.Response(
         status=problem.status,
         body=problem.body(request_id),
         headers={**problem.headers, "Content-Type": MEDIA_TYPE},
     )
+    if problem.code is ProblemCode.REQUEST_TIMEOUT:
+        response.force_close()  # the rest of the body may still come, and is no request (RFC 9110, 15.5.9)
+    return response
 
 
 def _problem_of(error: web.HTTPException) -> ProblemError:
     """Translates what aiohttp itself raises."""
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        detail = f"{error.method} is not allowed here; allowed: {allowed}."
+        detail = f"{error.method} is not allowed here; use {allowed}."
         return ProblemError(ProblemCode.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return ProblemError(ProblemCode.TOO_LARGE, "The body is too large; make it smaller.")

@@ -11,8 +11,9 @@ Rejected: offsets (they drift and get slower), and total counts (they cost a sca
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
+from enum import StrEnum
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from multidict import MultiMapping
@@ -24,6 +25,9 @@ from schemas.rest.problem import FieldError
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 200
 _CURSOR_CHARS_MAX: Final = 1_000
+
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -55,6 +59,21 @@ def check_parameters(query: MultiMapping[str], *known: str) -> None:
             raise _bad(name, f"{name[:64]!r} is not a parameter; {listed}.", ProblemCode.UNKNOWN_PARAMETER)
         if len(query.getall(name)) > 1:
             raise _bad(name, f"{name} stands twice; give it once.")
+
+
+def choice_of(query: Mapping[str, str], name: str, words: type[E]) -> E | None:
+    """Returns the word that a parameter names, None when it is absent.
+
+    Raises:
+        ProblemError: `bad_parameter`, with the words there are.
+    """
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        return words(text)
+    except ValueError as error:
+        raise _bad(name, f"{name} is one of {', '.join(words)}.") from error
 
 
 def page_of(query: Mapping[str, str], *listed: str) -> PageRequest:

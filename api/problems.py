@@ -13,6 +13,7 @@ from schemas.problem_codes import STATUS_OF, ProblemCode
 from schemas.rest.problem import TYPE_PREFIX, FieldError, Problem, with_extensions
 
 _TITLE_OF: Final = {
+    ProblemCode.MALFORMED_HTTP: "The request is not HTTP that we take",
     ProblemCode.MALFORMED_JSON: "The body is not JSON that we take",
     ProblemCode.BAD_HEADER: "A header is malformed",
     ProblemCode.UNKNOWN_PARAMETER: "Unknown query parameter",
@@ -21,7 +22,9 @@ _TITLE_OF: Final = {
     ProblemCode.FORBIDDEN: "The key does not allow this",
     ProblemCode.NOT_FOUND: "Not found",
     ProblemCode.METHOD_NOT_ALLOWED: "Method not allowed",
+    ProblemCode.REQUEST_TIMEOUT: "The body did not arrive in time",
     ProblemCode.IN_PROGRESS: "A request with this key is in progress",
+    ProblemCode.WRONG_STATE: "Not possible in this state",
     ProblemCode.VERSION_CONFLICT: "The resource has changed",
     ProblemCode.TOO_LARGE: "Too large",
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: "Unsupported media type",
@@ -30,6 +33,7 @@ _TITLE_OF: Final = {
     ProblemCode.URL_NOT_ALLOWED: "The URL is not allowed",
     ProblemCode.ENDPOINT_UNREACHABLE: "The endpoint did not answer as it must",
     ProblemCode.RATE_LIMITED: "Too many requests",
+    ProblemCode.HEAD_TOO_LARGE: "The head of the request is too large",
     ProblemCode.LOG_UNAVAILABLE: "The log did not acknowledge in time",
     ProblemCode.DISK_FULL: "The disk is nearly full",
     ProblemCode.NOT_READY: "Not ready",

@@ -31,6 +31,9 @@ DEPTH_MAX: Final = 128
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_PLACE: Final = re.compile(r"\(byte (\d+)\)")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEP_OF: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
@@ -52,11 +55,9 @@ def read(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     except UnicodeDecodeError as error:
         raise NotStrictJsonError("The body is not valid UTF-8; encode it as UTF-8.") from error
     except msgspec.ValidationError as error:
-        raise NotStrictJsonError(
-            f"{error}: a number is too large for a double; send it as a string."
-        ) from error
+        raise NotStrictJsonError("A number is too large for a double; send it as a string.") from error
     except msgspec.DecodeError as error:
-        raise NotStrictJsonError(f"{error}; send one JSON value (RFC 8259).") from error
+        raise NotStrictJsonError(_explain(raw, str(error))) from error
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _depth(raw) > DEPTH_MAX:
         raise NotStrictJsonError(_too_deep())
     if b"\\u0000" in raw and _NUL.search(raw):
@@ -64,6 +65,29 @@ def read(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict | list) and not _names_surely_differ(raw, value):
         _refuse_duplicates(raw)
     return value
+
+
+def _explain(raw: bytes, reason: str) -> str:
+    """Returns a sentence for a text that msgspec does not take; it says what msgspec's reason does not."""
+    if not raw.strip():
+        return "The body is empty; send one JSON value (RFC 8259)."
+    if raw.startswith(_BYTE_ORDER_MARKS):
+        return "The body starts with a byte order mark; send UTF-8 without one."
+    place = _PLACE.search(reason)
+    if place is not None and raw.startswith((b"NaN", b"Infinity"), int(place[1])):
+        return "NaN and Infinity are no JSON (RFC 8259); send null or a string instead."
+    if _SURROGATE.search(raw) and ("surrogate" in reason or _reads_leniently(raw)):
+        return "A string holds half of a surrogate pair (\\ud800 to \\udfff); send both halves or neither."
+    return f"{reason.removesuffix('.')}; send one JSON value (RFC 8259)."
+
+
+def _reads_leniently(raw: bytes) -> bool:
+    """Whether Python takes the text, which lets lone surrogates pass."""
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _too_deep() -> str:

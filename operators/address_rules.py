@@ -185,7 +185,7 @@ def judge_address(
     if rule is None:
         return _judge_public(address, own_addresses)
     if rule.address_class is AddressClass.FORBIDDEN:
-        return _refused(rule.rule, f"{address} is in {rule.network}, {rule.what}; no webhook is sent there.")
+        return _refused(rule.rule, f"{address} is in {rule.network}, {rule.what}; use a public address.")
     if allow_private:
         return AddressVerdict(allowed=True, is_private=True, rule=rule.rule)
     reason = (

@@ -91,7 +91,7 @@ class EndpointIndex:
         known = self._by_id.get(endpoint.id)
         until_ms = _FOREVER_MS
         if endpoint.status is EndpointStatus.DISABLED:
-            until_ms = endpoint.updated_at_ms + DISABLED_MATCH_MS
+            until_ms = (endpoint.disabled_at_ms or endpoint.updated_at_ms) + DISABLED_MATCH_MS
         if known is not None:
             if until_ms != _FOREVER_MS and known.generation == endpoint.generation:
                 until_ms = min(until_ms, known.until_ms)  # changed while disabled: the 72 h do not begin anew

@@ -48,17 +48,19 @@ class Violation(NamedTuple):
     detail: str
 
 
-_TENANT = Violation("/tenant_id", "invalid", "is 1-64 letters, digits or any of _ . : -")
+_TENANT = Violation("/tenant_id", "invalid", "must be 1-64 letters, digits or any of _ . : -")
 _TYPE = Violation(
     "/type",
     "invalid",
-    "is words of letters, digits, underscores and hyphens, joined by dots, "
+    "must be words of letters, digits, underscores and hyphens, joined by dots, "
     f"at most {EVENT_TYPE_CHARS_MAX} characters",
 )
-_ID = Violation("/id", "invalid", "is 1-128 letters, digits or any of _ : -")
-_KEY = Violation("/idempotency_key", "invalid", "is 1-255 visible ASCII characters")
-_OCCURRED_AT = Violation("/occurred_at_ms", "out_of_range", "is milliseconds since 1970, up to the year 9999")
-_ENDPOINTS = Violation("/endpoint_ids", "invalid", f"is 1-{ENDPOINT_IDS_MAX} endpoint ids")
+_ID = Violation("/id", "invalid", "must be 1-128 letters, digits or any of _ : -")
+_KEY = Violation("/idempotency_key", "invalid", "must be 1-255 visible ASCII characters")
+_OCCURRED_AT = Violation(
+    "/occurred_at_ms", "out_of_range", "must be milliseconds since 1970, up to the year 9999"
+)
+_ENDPOINTS = Violation("/endpoint_ids", "invalid", f"must be 1-{ENDPOINT_IDS_MAX} endpoint ids")
 _NOT_UTF8 = Violation("/data", "invalid", "is not UTF-8")
 _TOO_LARGE = Violation("/data", "too_large", f"is larger than {DATA_BYTES_MAX} bytes")
 

@@ -73,7 +73,11 @@ def pattern_faults(patterns: Sequence[str]) -> list[PatternFault]:
     if not patterns:
         return [PatternFault(None, f'give at least one event type; "{EVERYTHING}" subscribes to all')]
     if len(patterns) > PATTERNS_MAX:
-        return [PatternFault(None, f"{len(patterns)} patterns, and at most {PATTERNS_MAX} are allowed")]
+        return [
+            PatternFault(
+                None, f"{len(patterns)} patterns; join them to at most {PATTERNS_MAX} by prefixes (order.*)"
+            )
+        ]
     return [
         PatternFault(index, _explain(pattern))
         for index, pattern in enumerate(patterns)
@@ -84,7 +88,7 @@ def pattern_faults(patterns: Sequence[str]) -> list[PatternFault]:
 def _explain(pattern: str) -> str:
     bare = pattern.removesuffix(PREFIX_SUFFIX)
     if len(bare) > EVENT_TYPE_CHARS_MAX:
-        return f"{len(bare)} characters; an event type has at most {EVENT_TYPE_CHARS_MAX}"
+        return f"{len(bare)} characters; shorten it to at most {EVENT_TYPE_CHARS_MAX}"
     if EVERYTHING in bare:
         return f'"{pattern}": a star stands alone ("*") or at the end after a dot ("order.*")'
     return (

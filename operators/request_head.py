@@ -157,7 +157,7 @@ def check_own_headers(headers: Mapping[str, str]) -> tuple[HeaderProblem, ...]:
         problems.append(
             HeaderProblem(
                 "",
-                f"Names and values have {size_bytes} characters; {OWN_HEADERS_BYTES_MAX} are allowed.",
+                f"Names and values have {size_bytes} characters; shorten them to {OWN_HEADERS_BYTES_MAX}.",
             )
         )
     seen: set[str] = set()
@@ -180,7 +180,7 @@ def _name_problem(name: str, lower: str) -> str:
     reason = _REFUSED_NAMES.get(lower)
     if reason is None:
         reason = next((why for prefix, why in _REFUSED_PREFIXES.items() if lower.startswith(prefix)), None)
-    return "" if reason is None else f"{name} cannot be set: {reason}."
+    return "" if reason is None else f"{name} cannot be set, so leave it out: {reason}."
 
 
 def _value_problem(value: str) -> str:

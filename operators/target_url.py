@@ -296,7 +296,7 @@ def _check_literal(host: str, *, allow_private: bool, needs_private: bool) -> No
 
 def _check_name(host: str, *, allow_private: bool) -> None:
     if host in _METADATA_NAMES:
-        raise _RefusedError(f"{host} is a cloud's metadata service; no webhook is sent there.")
+        raise _RefusedError(f"{host} is a cloud's metadata service; use a public name.")
     if allow_private:
         return
     if "." not in host and host not in _LOCAL_SUFFIXES:

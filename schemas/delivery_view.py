@@ -14,12 +14,26 @@ class EventView(Struct, frozen=True):
         data: the accepted JSON bytes.
         recorded_at_ms: when the log took it. `occurred_at_ms`: when the producer says it happened.
         idempotency_key: empty when there was none.
+        partition, offset: where its record stands; 0 while only the process that accepted it knows it.
     """
 
     id: str
     tenant_id: str
     type: str
     data: bytes
+    recorded_at_ms: int
+    occurred_at_ms: int
+    idempotency_key: str
+    partition: int = 0
+    offset: int = 0
+
+
+class EventSummary(Struct, frozen=True):
+    """An event in a list: all but its data, which may be large. Fields as in `EventView`."""
+
+    id: str
+    tenant_id: str
+    type: str
     recorded_at_ms: int
     occurred_at_ms: int
     idempotency_key: str
@@ -33,6 +47,7 @@ class DeliveryView(Struct, frozen=True):
         reason: of the last transition; empty when there is none yet.
         next_attempt_at_ms: None when none is planned.
         updated_at_ms: when the state was reached.
+        last_status: of the last attempt's response; None without one, then `last_error_code` may say why.
     """
 
     id: str
@@ -49,6 +64,8 @@ class DeliveryView(Struct, frozen=True):
     next_attempt_at_ms: int | None
     created_at_ms: int
     updated_at_ms: int
+    last_status: int | None = None
+    last_error_code: str = ""
 
 
 class HopView(Struct, frozen=True):

@@ -11,11 +11,39 @@ WINDOW_MS = 72 * HOUR_MS
 
 
 class EndpointStatus(StrEnum):
-    """What a person (or a 410) made of the endpoint. Deleted is the record's tombstone, not a status."""
+    """What a person (or a 410) made of the endpoint. Deleted is the record's tombstone, not a status.
+
+    Events match an unverified endpoint as they match a paused one, and are held.
+    """
 
     ACTIVE = "active"
+    UNVERIFIED = "unverified"
     PAUSED = "paused"
     DISABLED = "disabled"
+
+
+class VerificationState(StrEnum):
+    """Whether the receiver answered a signed `endpoint.verification` at its present URL."""
+
+    SKIPPED = "skipped"
+    PENDING = "pending"
+    VERIFIED = "verified"
+    FAILED = "failed"
+
+
+class Verification(Struct, frozen=True, omit_defaults=True):
+    """What became of the last verification.
+
+    Attributes:
+        at_ms: when it was skipped, asked for or answered.
+        error_code: why it failed; empty otherwise.
+        try_count: of a pending one, tries so far.
+    """
+
+    state: VerificationState = VerificationState.SKIPPED
+    at_ms: int = 0
+    error_code: str = ""
+    try_count: int = 0
 
 
 class RedirectPolicy(StrEnum):
@@ -84,6 +112,7 @@ class Endpoint(Struct, frozen=True, omit_defaults=True, kw_only=True):
         generation: raised by enabling; "disabled at generation g" in `endpoint_status` counts only for g.
         revision: raised by every management write; the ETag.
         timeout_ms: of one attempt, connect to last byte.
+        disabled_at_ms: when a person disabled it; 0 unless it is disabled. Events match for 72 h from then.
     """
 
     id: str
@@ -106,6 +135,8 @@ class Endpoint(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ordering: Ordering = Ordering.NONE
     max_concurrency: int = 64
     rate_limit_per_s: float | None = None
+    disabled_at_ms: int = 0
+    verification: Verification = Verification()
 
 
 class DisabledReport(Struct, frozen=True, omit_defaults=True):

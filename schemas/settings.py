@@ -12,6 +12,7 @@ from schemas.endpoint import DEFAULT_RETRY, WINDOW_MS
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Positive = Annotated[int, Field(ge=1)]
+_DelayMs = Annotated[int, Field(ge=0, le=WINDOW_MS)]
 
 
 class Section(BaseModel):
@@ -31,6 +32,18 @@ class ApiSettings(Section):
     """How long a publish waits for the log before it answers 503 (safe to retry)."""
     idempotency_hours: Positive = 24
     """How long the same answer is given again; the event id stays the same for ever."""
+    verifications_per_minute_tenant: Positive = 30
+    """Registering by script is normal; a hundred requests to strangers in a minute are not."""
+    verifications_per_minute_host: Positive = 60
+    """Whoever asks: verifications must not become somebody's load test."""
+    verification_delays_ms: Annotated[tuple[_DelayMs, ...], Field(min_length=1, max_length=20)] = (
+        0,
+        10_000,
+        60_000,
+        600_000,
+        3_600_000,
+    )
+    """Of the policy `async`: before each try. After the last one a person asks again."""
 
 
 class LogSettings(Section):

@@ -24,6 +24,7 @@ from api.problems import ProblemError
 from api.recent_events import RecentEvent, RecentEvents
 from dataflows.connectors.log.port import Entry, TopicPartition
 from operators.event_rules import DATA_BYTES_MAX, violations
+from schemas.endpoint import Endpoint
 from schemas.errors import LogUnavailable
 from schemas.event import Event
 from schemas.ids import EVENT_PREFIX, partition_of, time_ordered_id
@@ -93,10 +94,25 @@ class PublishEvents:
             occurred_at_ms=body.occurred_at_ms,
             endpoint_ids=None if body.endpoint_ids is None else tuple(body.endpoint_ids),
         )
-        broken = violations(event)
-        if broken:
-            raise invalid([FieldError(*violation) for violation in broken])
+        _refuse_violations(event)
         return event
+
+    async def publish_for(self, endpoint: Endpoint, event_type: str, data: msgspec.Raw) -> PublishAnswer:
+        """Publishes an event of our own making for one endpoint, whatever it subscribed to.
+
+        Raises:
+            ProblemError: `invalid_fields`, `log_unavailable`.
+        """
+        event_id = time_ordered_id(EVENT_PREFIX, self._clock_ms(), self._entropy(_ID_ENTROPY_BYTES))
+        event = Event(
+            tenant_id=endpoint.tenant_id,
+            type=event_type,
+            data=data,
+            id=event_id,
+            endpoint_ids=(endpoint.id,),
+        )
+        _refuse_violations(event)
+        return await self.append(event)
 
     async def append(self, event: Event) -> PublishAnswer:
         """Makes the event durable.
@@ -129,6 +145,12 @@ def digest_of(event: Event) -> bytes:
     """Returns what makes two publishes under one key the same: all but ids and the envelope's spelling."""
     rest = _encode([event.type, event.occurred_at_ms, event.endpoint_ids])
     return blake2b(rest + b"\0" + bytes(event.data), digest_size=_DIGEST_BYTES).digest()
+
+
+def _refuse_violations(event: Event) -> None:
+    broken = violations(event)
+    if broken:
+        raise invalid([FieldError(*violation) for violation in broken])
 
 
 def _unsure(event_id: str, key: str | None) -> ProblemError:

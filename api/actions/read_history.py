@@ -5,22 +5,25 @@ because it knows the state, and fills what is missing from the recent events: th
 `pending`. When the delivery log cannot answer, recent events are still answered, anything else is 503.
 """
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
+from cachetools import TTLCache
 
 from api.log_progress import LogProgress, ProgressReader
 from api.pages import PageRequest, cursor_of
-from api.problems import not_found
+from api.problems import ProblemError, not_found
 from api.read_pool import ReadPool
-from api.recent_events import RecentDelivery, RecentEvent, RecentEvents
+from api.recent_events import KEPT_MS, RecentDelivery, RecentEvent, RecentEvents
 from dataflows.connectors.delivery_log import reads
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from schemas.delivery import DeliveryState
 from schemas.delivery_view import AttemptView, DeliveryView, EventView
 from schemas.errors import StoreUnavailable
+from schemas.problem_codes import ProblemCode
 from schemas.rest.delivery import attempt_answer, delivery_answer
 from schemas.rest.event import event_answer
 from schemas.rest.times import rfc3339
@@ -31,6 +34,11 @@ T = TypeVar("T")
 # Ids made elsewhere (a Kafka producer's) are wider than ours; whatever is wider still is nobody's id.
 _ID: Final = re.compile(r"[A-Za-z0-9_:.-]{1,160}")
 LIST_NAME: Final = "deliveries_of_event"
+RECORDED_WAIT_S: Final = 2.0
+"""How long an action waits for the delivery log to show what was accepted a moment ago."""
+_POLL_S: Final = 0.1
+_RESENDS_MAX: Final = 10_000
+_RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
 class ReadHistory:
@@ -49,6 +57,7 @@ class ReadHistory:
         self._recent = recent
         self._progress = progress
         self._clock_ms = clock_ms
+        self._resends: TTLCache[str, DeliveryView] = TTLCache(_RESENDS_MAX, KEPT_MS, clock_ms)
 
     async def event(self, tenant_id: str | None, event_id: str) -> Answer:
         """Returns an event with its data.
@@ -102,9 +111,7 @@ class ReadHistory:
     async def delivery(self, tenant_id: str | None, delivery_id: str) -> Answer:
         """Returns a delivery with its attempts; raises as `event`."""
         _check_id(delivery_id, "delivery")
-        recent = self._recent.delivery(delivery_id, self._clock_ms())
-        if recent is not None and tenant_id not in (None, recent.of.event.tenant_id):
-            recent = None
+        recent = self._remembered(tenant_id, delivery_id)
 
         def read() -> tuple[DeliveryView | None, list[AttemptView], LogProgress]:
             progress = self._progress.progress()
@@ -114,12 +121,75 @@ class ReadHistory:
 
         answer = await self._read(read, is_remembered=recent is not None)
         view, attempts, progress = answer or (None, [], self._unknown())
-        if view is None and recent is not None:
-            view = _pending_view(recent)
+        view = recent if view is None else view
         if view is None:
             raise not_found("delivery")
         shown = {"attempts": [attempt_answer(attempt) for attempt in attempts]}
         return _spread(delivery_answer(view)) | shown | _as_of(progress)
+
+    async def recorded(self, tenant_id: str | None, delivery_id: str) -> DeliveryView:
+        """Returns a delivery as the delivery log shows it; waits for one that was accepted a moment ago.
+
+        Raises:
+            ProblemError: `not_found`, or `not_ready` when the log does not show it in time.
+            StoreUnavailable: the delivery log does not answer.
+        """
+        _check_id(delivery_id, "delivery")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RECORDED_WAIT_S
+        while True:
+            view = await self._pool.run(lambda: reads.delivery(self._log, tenant_id, delivery_id))
+            if view is not None:
+                return view
+            if self._remembered(tenant_id, delivery_id) is None:
+                raise not_found("delivery")
+            if loop.time() >= deadline:
+                detail = "It was accepted a moment ago and is on its way; try again."
+                raise ProblemError(ProblemCode.NOT_READY, detail, headers=_RETRY_AFTER)
+            await asyncio.sleep(_POLL_S)
+
+    async def is_recorded(self, tenant_id: str, delivery_id: str) -> bool:
+        """Returns whether there is such a delivery, in the delivery log or in our memory.
+
+        Raises:
+            StoreUnavailable: the delivery log does not answer.
+        """
+        if self._remembered(tenant_id, delivery_id) is not None:
+            return True
+        view = await self._pool.run(lambda: reads.delivery(self._log, tenant_id, delivery_id))
+        return view is not None
+
+    async def kept_event(self, of: DeliveryView) -> EventView:
+        """Returns the event of a delivery from the delivery log, with its data.
+
+        Raises:
+            ProblemError: `wrong_state`, when it is not kept any more; `not_ready`, when it is not there yet.
+            StoreUnavailable: the delivery log does not answer.
+        """
+
+        def read() -> tuple[EventView | None, LogProgress]:
+            progress = self._progress.progress()
+            return reads.event(self._log, of.tenant_id, of.event_id), progress
+
+        event, progress = await self._pool.run(read)
+        if event is not None:
+            return event
+        if progress.as_of_ms <= of.created_at_ms:  # the tables are filled one by one
+            detail = "The delivery log does not show its event yet; try again."
+            raise ProblemError(ProblemCode.NOT_READY, detail, headers=_RETRY_AFTER)
+        detail = f"The data of its event {of.event_id} is not kept any more; publish it again."
+        raise ProblemError(ProblemCode.WRONG_STATE, detail)
+
+    def remember(self, resend: DeliveryView) -> None:
+        """Shows a delivery that was just made, until the delivery log does."""
+        self._resends[resend.id] = resend
+
+    def _remembered(self, tenant_id: str | None, delivery_id: str) -> DeliveryView | None:
+        view = self._resends.get(delivery_id)
+        if view is None:
+            recent = self._recent.delivery(delivery_id, self._clock_ms())
+            view = None if recent is None else _pending_view(recent)
+        return view if view is not None and tenant_id in (None, view.tenant_id) else None
 
     async def _read(self, read: Callable[[], T], *, is_remembered: bool) -> T | None:
         """Reads on the pool. Returns None when the delivery log does not answer, but our memory will do."""

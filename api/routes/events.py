@@ -1,10 +1,11 @@
-"""`/api/v1/events`: publish, read back, and the deliveries that came of it."""
+"""`/api/v1/events`: publish, list, read back, and the deliveries that came of it."""
 
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from api.actions.list_deliveries import EVENT_PARAMETERS, ListHistory
 from api.actions.publish_event import PublishEvents, digest_of
 from api.actions.read_history import LIST_NAME, ReadHistory
 from api.answers import json_answer
@@ -24,17 +25,24 @@ class EventRoutes:
     """Handlers of events."""
 
     def __init__(
-        self, publishes: PublishEvents, gate: IdempotencyGate, history: ReadHistory, metrics: ApiMetrics
+        self,
+        publishes: PublishEvents,
+        gate: IdempotencyGate,
+        history: ReadHistory,
+        lists: ListHistory,
+        metrics: ApiMetrics,
     ) -> None:
         self._publishes = publishes
         self._gate = gate
         self._history = history
+        self._lists = lists
         self._metrics = metrics
 
     def table(self) -> list[web.RouteDef]:
         """Returns the routes."""
         return [
             web.post(PATH, self.publish),
+            web.get(PATH, self.list),
             web.get(PATH + "/{event_id}", self.read),
             web.get(PATH + "/{event_id}/deliveries", self.deliveries),
         ]
@@ -56,6 +64,12 @@ class EventRoutes:
             self._metrics.replayed.inc()
             headers[REPLAYED_HEADER] = "true"
         return json_answer(answer, 202, headers)
+
+    async def list(self, request: web.Request) -> web.Response:
+        """200 with a page of events, newest first, without their data."""
+        check_parameters(request.query, *EVENT_PARAMETERS)
+        tenant_id = request[PRINCIPAL].tenant_of_list(request.query.get("tenant_id"))
+        return json_answer(await self._lists.events(tenant_id, request.query))
 
     async def read(self, request: web.Request) -> web.Response:
         """200 with the event and its data."""

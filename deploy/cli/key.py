@@ -2,6 +2,7 @@
 
 import typer
 
+from deploy.cli.asking import JsonOption
 from deploy.cli.up import ConfigOption, DataOption
 
 app = typer.Typer()
@@ -15,9 +16,9 @@ def _explain() -> None:
 
 
 @_key.command()
-def show(data: DataOption = None, config: ConfigOption = None) -> None:
+def show(data: DataOption = None, config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     """Print the admin key: the bearer key of the whole API, so mind who looks."""
     from deploy.process.load_settings import Flag  # noqa: PLC0415 - as in `up`
     from deploy.process.show_key import show_key  # noqa: PLC0415
 
-    raise typer.Exit(show_key((Flag("data", "--data", data),), config))
+    raise typer.Exit(show_key((Flag("data", "--data", data),), config, as_json=as_json))

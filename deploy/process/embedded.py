@@ -25,6 +25,7 @@ from aiohttp import web
 from api.app import build_app
 from api.server import start_server
 from dataflows.engine.watchdog import Watchdog
+from deploy.process.api_url_file import leave_url
 from deploy.process.clock import Clock, newest_record_ms
 from deploy.process.descriptors import DescriptorPlan, plan_descriptors
 from deploy.process.disk_guard import DiskGuard, blamed_on_disk
@@ -133,6 +134,7 @@ class EmbeddedProcess:
     ) -> None:
         self.is_ready = False
         self._parts = parts
+        self._schedule_clock = schedule_clock
         self._clock_ms = schedule_clock.now_ms
         self._clock = clock
         self._ending = ending
@@ -148,7 +150,7 @@ class EmbeddedProcess:
     async def run(self, audience: Audience, began_s: float) -> bool:
         """Serves until the end; returns whether the parts can be closed."""
         settings = self._parts.settings
-        app = build_app(self._parts.api_deps(self._clock_ms, self.readiness, self._has_room))
+        app = build_app(self._parts.api_deps(self._schedule_clock, self.readiness, self._has_room))
         try:
             server, port = await start_server(
                 app, settings.api.host, settings.api.port, connections_max=self._plan.api_connections_max
@@ -208,9 +210,11 @@ class EmbeddedProcess:
         freeze_heap()
         host = self._parts.settings.api.host
         self.is_ready = True
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        leave_url(self._parts.directory.path, url)
         audience.on_ready(
             Ready(
-                url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+                url=url,
                 data=str(self._parts.directory.path),
                 admin_key=self._parts.admin_key,
                 is_key_new=self._parts.is_key_new,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.deps import ApiDeps
@@ -29,12 +30,13 @@ from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.local import LocalLog
-from dataflows.connectors.sender.aiohttp import EgressPolicy
+from dataflows.connectors.sender.aiohttp import EgressPolicy, open_aiohttp_sender
 from dataflows.connectors.sender.port import Sender
 from dataflows.connectors.table_view import TableView
 from deploy.process.descriptors import DescriptorPlan
 from deploy.process.log_identity import LOG_DIRECTORY, keep_log_id, refuse_lost_log
 from deploy.process.makers import REAL, Makers
+from deploy.process.schedule_clock import ScheduleClock
 from schemas.endpoint import DisabledReport, Endpoint
 from schemas.errors import StoreUnavailable
 from schemas.settings import Settings
@@ -45,6 +47,8 @@ SENDER_CLOSE_S: Final = 1.0
 """`deliver` has waited for what is in flight before; this is for the connections."""
 
 SHARDS_DIRECTORY: Final = "shards"
+PROBE_IDLE_MAX: Final = 8
+"""A receiver that was just verified gets its events from the other sender."""
 
 T = TypeVar("T")
 
@@ -56,6 +60,7 @@ class Parts:
     Attributes:
         descriptors: who may have how many files and connections.
         admin_key: the operator's bearer key.
+        probe_sender: sends verifications, on connections of its own.
         is_key_new: whether it was made just now, and nobody has seen it yet.
     """
 
@@ -69,6 +74,7 @@ class Parts:
     delivery_log: DeliveryLog
     idempotency: IdempotencyStore
     sender: Sender
+    probe_sender: Sender
     admin_key: str
     is_key_new: bool
     makers: Makers = REAL
@@ -83,7 +89,7 @@ class Parts:
         return self.directory.path / SHARDS_DIRECTORY / f"{shard:04d}"
 
     def api_deps(
-        self, clock_ms: Callable[[], int], readiness: Callable[[], list[str]], has_room: Callable[[], bool]
+        self, clock: ScheduleClock, readiness: Callable[[], list[str]], has_room: Callable[[], bool]
     ) -> ApiDeps:
         """Returns what the API is built from."""
         registry = CollectorRegistry()
@@ -98,11 +104,13 @@ class Parts:
             idempotency=self.idempotency,
             admin_key=self.admin_key,
             settings=self.settings,
-            clock_ms=clock_ms,
+            clock_ms=clock.now_ms,
+            wall_ms=clock.wall_ms,
             entropy=os.urandom,
             readiness=readiness,
             has_room=has_room,
             registry=registry,
+            probe_sender=self.probe_sender,
         )
 
 
@@ -153,11 +161,7 @@ def open_parts(
             directory.path / "idempotency", kept_hours=settings.api.idempotency_hours
         )
         closing.callback(idempotency.close)
-        egress = EgressPolicy(
-            allow_private=settings.egress.allow_private_networks, idle_max=descriptors.slot_plan.slots
-        )
-        sender = makers.open_sender(egress)
-        closing.callback(sender.close, SENDER_CLOSE_S)
+        sender, probe_sender = _open_senders(settings, descriptors, closing, makers)
         _keep_names(directory.path)
     return Parts(
         settings=settings,
@@ -170,6 +174,7 @@ def open_parts(
         delivery_log=loading.result(),
         idempotency=idempotency,
         sender=sender,
+        probe_sender=probe_sender,
         admin_key=key,
         is_key_new=is_key_new,
         makers=makers,
@@ -184,6 +189,20 @@ def partition_counts(settings: Settings) -> dict[str, int]:
         Spread.ONE: 1,
     }
     return {topic.name: counts[topic.spread] for topic in ALL_TOPICS}
+
+
+def _open_senders(
+    settings: Settings, descriptors: DescriptorPlan, closing: ExitStack, makers: Makers
+) -> tuple[Sender, Sender]:
+    """Returns the sender of deliveries and that of verifications; the second is nobody's to replace."""
+    egress = EgressPolicy(
+        allow_private=settings.egress.allow_private_networks, idle_max=descriptors.slot_plan.slots
+    )
+    sender = makers.open_sender(egress)
+    closing.callback(sender.close, SENDER_CLOSE_S)
+    probe_sender = open_aiohttp_sender(replace(egress, idle_max=PROBE_IDLE_MAX, idle_tls_max=PROBE_IDLE_MAX))
+    closing.callback(probe_sender.close, SENDER_CLOSE_S)
+    return sender, probe_sender
 
 
 def _keep_names(data: Path) -> None:

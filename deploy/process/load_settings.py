@@ -30,6 +30,7 @@ CONFIG_FILE: Final = "hooktide.toml"
 ENV_PREFIX: Final = "HOOKTIDE__"
 _DELIMITER: Final = "__"
 _SECRET_NAMES: Final = frozenset({"master_key"})
+_MASK: Final = "********"
 _VALUE_CHARS_MAX: Final = 60
 _STOP_MARGIN_MS: Final = 5_000
 _TIMEOUT_MS_MIN: Final = 100
@@ -81,6 +82,45 @@ def load_settings(flags: tuple[Flag, ...] = (), config: Path | None = None) -> S
     Raises:
         BadSettings: with one sentence a line, one for each fault.
     """
+    return _judged(flags, config)[0]
+
+
+class Explained(NamedTuple):
+    """A setting in force.
+
+    Attributes:
+        value: as JSON would say it; a secret that was given is masked.
+        origin: `default`, the file, the variable or the flag that it comes from.
+    """
+
+    name: str
+    value: Any
+    origin: str
+
+
+def explain_settings(flags: tuple[Flag, ...] = (), config: Path | None = None) -> list[Explained]:
+    """Returns every setting in force, in the order of `schemas/settings.py`.
+
+    Args:
+        flags, config: as of `load_settings`.
+
+    Raises:
+        BadSettings: as `load_settings`.
+    """
+    settings, given = _judged(flags, config)
+    explained = []
+    for name, _ in _leaves(Settings):
+        value: Any = settings.model_dump(mode="json")
+        for part in name:
+            value = value[part]
+        if name[-1] in _SECRET_NAMES and value:
+            value = _MASK
+        origin = given[name].origin if name in given else "default"
+        explained.append(Explained(".".join(name), value, origin))
+    return explained
+
+
+def _judged(flags: tuple[Flag, ...], config: Path | None) -> tuple[Settings, dict[Name, _Given]]:
     faults: list[str] = []
     given: dict[Name, _Given] = {}
     for source in (_of_file(config, faults), _of_environment(faults), _of_flags(flags)):
@@ -100,7 +140,7 @@ def load_settings(flags: tuple[Flag, ...] = (), config: Path | None = None) -> S
         faults += [_fault(name, given, what) for name, what in _contradictions(settings)]
     if faults or settings is None:
         raise BadSettings("\n".join(faults))
-    return settings
+    return settings, given
 
 
 def known_names() -> list[str]:

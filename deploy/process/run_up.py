@@ -30,10 +30,22 @@ def run_up(flags: tuple[Flag, ...], config: Path | None, log_level: str | None, 
         if log_level is not None and log_level not in LEVELS:
             raise BadSettings(f"--log-level {log_level} is not right: it must be one of {', '.join(LEVELS)}")
         configure_logging(log_level or ("warning" if sys.stderr.isatty() else "info"))
+        _leave_stdin()
         return _run(load_settings(flags, config), rebuild=rebuild)
     except HooktideError as error:
         complain(str(error))
         return code_of_start(error)
+
+
+def _leave_stdin() -> None:
+    """Puts the null device at standard input.
+
+    ClickHouse in the process takes what a pipe there holds for rows of our INSERTs, and waits for more.
+    """
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null != 0:
+        os.close(null)
 
 
 def _run(settings: Settings, *, rebuild: bool) -> ExitCode:

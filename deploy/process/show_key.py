@@ -1,5 +1,6 @@
 """Prints the admin key of a data directory. The directory is not opened: its process may be running."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from deploy.process.load_settings import Flag, load_settings
 from schemas.errors import HooktideError, Refused
 
 
-def show_key(flags: tuple[Flag, ...], config: Path | None) -> ExitCode:
+def show_key(flags: tuple[Flag, ...], config: Path | None, *, as_json: bool = False) -> ExitCode:
     """Prints the key; it is never made here, because a mistyped directory would get one."""
     try:
         directory = Path(load_settings(flags, config).data)
@@ -22,5 +23,5 @@ def show_key(flags: tuple[Flag, ...], config: Path | None) -> ExitCode:
     except HooktideError as error:
         complain(str(error))
         return code_of_start(error)
-    sys.stdout.write(key + "\n")
+    sys.stdout.write((json.dumps({"key": key}) if as_json else key) + "\n")
     return ExitCode.OK

@@ -5,6 +5,7 @@ it is not interpreted.
 """
 
 import json
+from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from deploy.receiver.arrival import UNCHECKED, Arrival
+from deploy.receiver.visible_text import json_text, visible
 from operators.signing import Verdict
 
 BODY_CHARS_MAX: Final = 2_000
@@ -35,10 +37,10 @@ def print_arrival(arrival: Arrival, console: Console, *, show_body: bool = True)
     verdict = arrival.verdict
     answered = "left hanging" if arrival.status is None else f"answered {arrival.status}"
     line = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}  ")
-    line.append(f"#{arrival.number} {_shown(arrival.path)}  ", style="bold")
+    line.append(f"#{arrival.number} {visible(arrival.path)}  ", style="bold")
     line.append(_SENTENCES.get(verdict, verdict), style=_COLOURS.get(verdict, "red"))
     line.append(
-        f"  {_shown(arrival.webhook_id) or 'no webhook-id'}  {len(arrival.body)} B  {answered}", style="dim"
+        f"  {visible(arrival.webhook_id) or 'no webhook-id'}  {len(arrival.body)} B  {answered}", style="dim"
     )
     console.print(line, soft_wrap=True, highlight=False)
     if show_body and arrival.body:
@@ -53,11 +55,26 @@ def _body_text(body: bytes) -> str:
         text = body.decode("utf-8", "replace")
     if len(text) > BODY_CHARS_MAX:
         text = f"{text[:BODY_CHARS_MAX]}\n... {len(text) - BODY_CHARS_MAX} characters more"
-    return "\n".join(_shown(part) for part in text.split("\n"))
+    return "\n".join(visible(part) for part in text.split("\n"))
 
 
-def _shown(text: str) -> str:
-    """Returns the text with everything that a terminal would act on made visible."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+def json_line(arrival: Arrival) -> str:
+    """Returns an arrival as one line of JSON; a body that is no text in base64, see `body_encoding`."""
+    try:
+        body, encoding = arrival.body.decode(), "utf-8"
+    except UnicodeDecodeError:
+        body, encoding = b64encode(arrival.body).decode("ascii"), "base64"
+    document = {
+        "received_at": datetime.fromtimestamp(arrival.received_at_ns / 1e9, UTC).isoformat(
+            timespec="milliseconds"
+        ),
+        "number": arrival.number,
+        "path": arrival.path,
+        "webhook_id": arrival.webhook_id,
+        "verdict": arrival.verdict,
+        "status": arrival.status,
+        "headers": arrival.headers,
+        "body": body,
+        "body_encoding": encoding,
+    }
+    return json_text(document, indent=None)

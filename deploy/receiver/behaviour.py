@@ -54,8 +54,13 @@ def decide(behaviour: Behaviour, webhook_id: str, number: int) -> Answer:
     """
     if behaviour.hang:
         return Answer(None, (), b"")
-    share = crc32(f"{webhook_id}/{number}".encode()) / _HASHES
-    if number > behaviour.fail_first and share >= behaviour.fail_rate:
+    if not is_failure(behaviour, webhook_id, number):
         return Answer(behaviour.status, behaviour.headers, behaviour.body)
     retry_after = (("retry-after", behaviour.retry_after),) if behaviour.retry_after else ()
     return Answer(behaviour.fail_status, (*behaviour.headers, *retry_after), behaviour.body)
+
+
+def is_failure(behaviour: Behaviour, webhook_id: str, number: int) -> bool:
+    """Says whether a request is one of those that fail; arguments as of `decide`."""
+    share = crc32(f"{webhook_id}/{number}".encode()) / _HASHES
+    return behaviour.hang or number <= behaviour.fail_first or share < behaviour.fail_rate

@@ -19,7 +19,8 @@ from typing import BinaryIO, Final, Self
 from aiohttp import web
 
 from deploy.receiver.arrival import UNCHECKED, Arrival, encode_line
-from deploy.receiver.behaviour import Answer, Behaviour, decide
+from deploy.receiver.behaviour import Answer, Behaviour, decide, is_failure
+from deploy.receiver.relay import Relay
 from operators.signing import verify
 
 BODY_BYTES_MAX: Final = 64 << 20
@@ -36,6 +37,7 @@ class Receiver:
         record_to: a file that gets one line of JSON per arrival, appended.
         on_arrival: called with each arrival before it is answered.
         clock_ns: UTC.
+        relay: asked for the answer to every request that the behaviour does not fail.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Receiver:
         record_to: Path | None = None,
         on_arrival: OnArrival | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        relay: Relay | None = None,
     ) -> None:
         self.arrivals: list[Arrival] = []
         self._secrets = tuple(secrets)
@@ -55,6 +58,7 @@ class Receiver:
         self._record: BinaryIO | None = None
         self._on_arrival = on_arrival
         self._clock_ns = clock_ns
+        self._relay = relay
         self._path_counts: Counter[str] = Counter()
         self._id_counts: Counter[tuple[str, str]] = Counter()
         self._runner: web.AppRunner | None = None
@@ -99,6 +103,8 @@ class Receiver:
             self._stopping.set()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._relay is not None:
+            await self._relay.close()
         if self._record is not None:
             self._record.close()
 
@@ -110,8 +116,11 @@ class Receiver:
         self._path_counts[path] += 1
         self._id_counts[path, webhook_id] += 1
         behaviour = self._behaviour_of.get(path, self._behaviour)
-        answer = decide(behaviour, webhook_id, self._id_counts[path, webhook_id])
+        number = self._id_counts[path, webhook_id]
+        answer = decide(behaviour, webhook_id, number)
         now_ns = self._clock_ns()
+        if self._relay is not None and not is_failure(behaviour, webhook_id, number):
+            answer = await self._relay.forward(request.method, request.path_qs, headers, body)
         arrival = Arrival(
             received_at_ns=now_ns,
             path=request.path_qs,

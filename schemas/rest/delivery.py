@@ -1,11 +1,17 @@
 """Deliveries and attempts as the API shows them, made from the delivery log's views by hand."""
 
 from base64 import b64encode
+from enum import StrEnum
+from typing import Annotated, Final
 
 from msgspec import Struct
+from pydantic import Field
 
 from schemas.delivery_view import AttemptView, DeliveryView, HopView
+from schemas.rest.request import RequestBody
 from schemas.rest.times import rfc3339, rfc3339_or_none
+
+ATTEMPT_COUNT_MAX: Final = (1 << 32) - 1
 
 
 class AttemptAnswer(Struct, frozen=True, kw_only=True):
@@ -50,6 +56,7 @@ class DeliveryAnswer(Struct, frozen=True, kw_only=True):
     Attributes:
         reason: why it is in this state; null while nothing has happened.
         next_attempt_at: null when none is planned.
+        last_status, last_error_code: of the last attempt; both null before the first one.
     """
 
     id: str
@@ -63,8 +70,45 @@ class DeliveryAnswer(Struct, frozen=True, kw_only=True):
     actor: str | None
     attempt_count: int
     next_attempt_at: str | None
+    last_status: int | None
+    last_error_code: str | None
     created_at: str
     updated_at: str
+
+
+class RetryDelivery(RequestBody):
+    """The body of `POST /api/v1/deliveries/{id}/retry`; it may be missing.
+
+    Attributes:
+        attempt_count: how many attempts the caller has seen; with another number nothing is done.
+    """
+
+    attempt_count: Annotated[int, Field(ge=0, le=ATTEMPT_COUNT_MAX)] | None = None
+
+
+class NoFields(RequestBody):
+    """The body of an action that takes none; it may be missing or an empty object."""
+
+
+class DeliveryAction(StrEnum):
+    """What was asked of a delivery."""
+
+    RETRY_NOW = "retry_now"
+    RESEND = "resend"
+    CANCEL = "cancel"
+
+
+class ActionAnswer(Struct, frozen=True, kw_only=True):
+    """What a 202 to an action says.
+
+    Attributes:
+        id: the delivery to watch: of a resend the new one.
+        resend_of: the delivery that is sent again, null for other actions.
+    """
+
+    id: str
+    action: DeliveryAction
+    resend_of: str | None = None
 
 
 def delivery_answer(view: DeliveryView) -> DeliveryAnswer:
@@ -81,6 +125,8 @@ def delivery_answer(view: DeliveryView) -> DeliveryAnswer:
         actor=view.actor or None,
         attempt_count=view.attempt_count,
         next_attempt_at=rfc3339_or_none(view.next_attempt_at_ms),
+        last_status=view.last_status,
+        last_error_code=view.last_error_code or None,
         created_at=rfc3339(view.created_at_ms),
         updated_at=rfc3339(view.updated_at_ms),
     )

@@ -4,9 +4,9 @@ Seconds where people write them (retry), milliseconds where the name says so. Wh
 of a field (the URL's rules, patterns, own headers, the secret's encoding) is judged in `api.actions`.
 """
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, to_builtins
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -23,6 +23,11 @@ from schemas.rest.times import rfc3339
 
 DELAYS_MAX: Final = 100
 MASK: Final = "********"
+TIMEOUT_MS_MAX: Final = 30_000
+
+OVERLAP_SECONDS: Final = 24 * 3_600
+OVERLAP_SECONDS_MAX: Final = 7 * 24 * 3_600
+VerificationPolicy = Literal["sync", "async", "skip"]
 
 _WINDOW_SECONDS: Final = WINDOW_MS // 1_000
 _DelaySeconds = Annotated[float, Field(ge=0.1, le=_WINDOW_SECONDS)]
@@ -49,7 +54,8 @@ class RetryBody(RequestBody):
         is_exponential = self.base_seconds is not None or self.max_seconds is not None
         if is_exponential == (self.delays_seconds is not None):
             raise PydanticCustomError(
-                "one_form", "must hold either delays_seconds, or base_seconds (with max_seconds)."
+                "one_form",
+                "must hold either delays_seconds, or base_seconds (with max_seconds); null the other form.",
             )
         if is_exponential and self.base_seconds is None:
             raise PydanticCustomError("one_form", "must hold base_seconds when it holds max_seconds.")
@@ -69,28 +75,68 @@ class RetryBody(RequestBody):
         return RetryPolicy(base_ms=_ms(self.base_seconds), max_ms=max_ms, window_ms=window_ms)
 
 
-class CreateEndpoint(RequestBody):
+class EndpointFields(RequestBody):
+    """What a person decides of an endpoint, at its creation and later.
+
+    Attributes:
+        timeout_ms: of one attempt; the default is `egress.timeout_ms`.
+    """
+
+    url: Annotated[str, Field(min_length=1, max_length=8_192)]
+    event_types: list[str]
+    api_version: str | None = None
+    description: Annotated[str, Field(max_length=512)] | None = None
+    headers: dict[str, str] | None = None
+    retry: RetryBody | None = None
+    timeout_ms: Annotated[int, Field(ge=100, le=TIMEOUT_MS_MAX)] | None = None
+    redirects: Annotated[RedirectPolicy, Field(strict=False)] | None = None
+    client_errors: Annotated[ClientErrorPolicy, Field(strict=False)] | None = None
+
+
+class CreateEndpoint(EndpointFields):
     """The body of `POST /api/v1/webhooks/endpoints`.
 
     Attributes:
         tenant_id: required with the admin key, implied by a tenant's.
         secret: `whsec_` + base64 of 24-64 bytes; drawn when absent.
-        verification: how the receiver proves itself first; only `skip` exists yet, and is the default.
-        timeout_ms: of one attempt; the default is `egress.timeout_ms`.
+        verification: when the receiver proves itself; `sync` when absent.
     """
 
     tenant_id: str | None = None
-    url: Annotated[str, Field(min_length=1, max_length=8_192)]
-    event_types: list[str]
     secret: Annotated[str, Field(max_length=200)] | None = None
-    api_version: str | None = None
-    description: Annotated[str, Field(max_length=512)] | None = None
-    headers: dict[str, str] | None = None
-    retry: RetryBody | None = None
-    verification: Literal["sync", "async", "skip"] | None = None
-    timeout_ms: Annotated[int, Field(ge=100, le=30_000)] | None = None
-    redirects: Annotated[RedirectPolicy, Field(strict=False)] | None = None
-    client_errors: Annotated[ClientErrorPolicy, Field(strict=False)] | None = None
+    verification: VerificationPolicy | None = None
+
+
+class UpdateEndpoint(EndpointFields):
+    """An endpoint's fields with a patch laid over them, as `PATCH` checks them.
+
+    Attributes:
+        verification: of a URL that is new, or that nobody has verified yet; `sync` when absent.
+    """
+
+    verification: VerificationPolicy | None = None
+
+
+class RotateSecret(RequestBody):
+    """The body of `POST .../secret/rotate`; may be empty.
+
+    Attributes:
+        secret: the new one; drawn when absent.
+        overlap_seconds: how long the old ones sign too; default a day.
+    """
+
+    secret: Annotated[str, Field(max_length=200)] | None = None
+    overlap_seconds: Annotated[int, Field(ge=0, le=OVERLAP_SECONDS_MAX)] | None = None
+
+
+class SendTest(RequestBody):
+    """The body of `POST .../test`; may be empty.
+
+    Attributes:
+        type: of the event; default `endpoint.test`. Sent whatever the endpoint subscribed to.
+    """
+
+    type: str | None = None
 
 
 class RetryAnswer(Struct, frozen=True, omit_defaults=True):
@@ -102,13 +148,27 @@ class RetryAnswer(Struct, frozen=True, omit_defaults=True):
     window_seconds: float | UnsetType = UNSET
 
 
+class VerificationAnswer(Struct, frozen=True):
+    """What became of the verification of the endpoint's URL.
+
+    Attributes:
+        error_code: of the attempt, when it failed; empty otherwise.
+    """
+
+    state: str
+    at: str
+    error_code: str
+
+
 class EndpointAnswer(Struct, frozen=True, kw_only=True):
     """An endpoint as the API shows it.
 
     Attributes:
-        secret: in the answer to the create only.
+        secret: in the answers to the create and to a rotation only.
         headers: values of names that look like credentials are masked.
         retry: null means the default schedule.
+        disabled_at: when a person, or a 410, disabled it; null unless it is disabled.
+        old_secrets_until: until when secrets of before the last rotation sign too; null when none does.
     """
 
     id: str
@@ -123,18 +183,44 @@ class EndpointAnswer(Struct, frozen=True, kw_only=True):
     timeout_ms: int
     redirects: str
     client_errors: str
+    verification: VerificationAnswer
+    disabled_at: str | None
+    old_secrets_until: str | None
     created_at: str
     updated_at: str
     secret: str | UnsetType = UNSET
 
 
 def etag_of(endpoint: Endpoint) -> str:
-    """Returns the strong entity tag: the revision, which every management write raises."""
-    return f'"{endpoint.revision}"'
+    """Returns the strong entity tag: the revision, which every management write raises, and the status.
+
+    The status, because a 410 disables an endpoint without a management write.
+    """
+    return f'"{endpoint.revision}-{endpoint.status}"'
 
 
-def answer_of(endpoint: Endpoint, secret: str | None = None) -> EndpointAnswer:
-    """Returns what the API shows; `secret` is given once, by the create."""
+def document_of(endpoint: Endpoint) -> dict[str, Any]:
+    """Returns the fields that a person decides, in the form of `EndpointFields`, for patches."""
+    document: dict[str, Any] = {
+        "url": endpoint.url,
+        "event_types": list(endpoint.event_types),
+        "api_version": endpoint.api_version,
+        "description": endpoint.description,
+        "headers": dict(endpoint.headers),
+        "redirects": endpoint.redirects.value,
+        "client_errors": endpoint.client_errors.value,
+    }
+    if endpoint.timeout_ms <= TIMEOUT_MS_MAX:  # the setting that defaults come from may be larger
+        document["timeout_ms"] = endpoint.timeout_ms
+    if endpoint.retry is not None:
+        document["retry"] = to_builtins(_retry_answer(endpoint.retry))
+    return document
+
+
+def answer_of(endpoint: Endpoint, now_ms: int, secret: str | None = None) -> EndpointAnswer:
+    """Returns what the API shows; `secret` is given once, by the create or the rotation that made it."""
+    overlaps = [one.expires_at_ms for one in endpoint.secrets if (one.expires_at_ms or 0) > now_ms]
+    verification = endpoint.verification
     return EndpointAnswer(
         id=endpoint.id,
         tenant_id=endpoint.tenant_id,
@@ -148,6 +234,13 @@ def answer_of(endpoint: Endpoint, secret: str | None = None) -> EndpointAnswer:
         timeout_ms=endpoint.timeout_ms,
         redirects=endpoint.redirects,
         client_errors=endpoint.client_errors,
+        verification=VerificationAnswer(
+            verification.state,
+            rfc3339(verification.at_ms or endpoint.created_at_ms),
+            verification.error_code,
+        ),
+        disabled_at=rfc3339(endpoint.disabled_at_ms) if endpoint.disabled_at_ms else None,
+        old_secrets_until=rfc3339(max(filter(None, overlaps))) if overlaps else None,
         created_at=rfc3339(endpoint.created_at_ms),
         updated_at=rfc3339(endpoint.updated_at_ms),
         secret=UNSET if secret is None else secret,

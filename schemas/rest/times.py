@@ -33,7 +33,10 @@ def parse_rfc3339(text: str) -> int:
     if _RFC_3339.fullmatch(text) is None:
         raise ValueError("must be an RFC 3339 time with an offset, like 2026-01-31T12:00:00Z")
     # A difference, not a conversion: year 1 with an offset has no UTC date, but it is before 1970.
-    at_ms = (datetime.fromisoformat(text.upper()) - _EPOCH) // timedelta(milliseconds=1)
+    try:
+        at_ms = (datetime.fromisoformat(text.upper()) - _EPOCH) // timedelta(milliseconds=1)
+    except ValueError as error:
+        raise ValueError("must be a day and a time that exist") from error
     if not 0 <= at_ms < LATEST_MS:
         raise ValueError("must lie between 1970 and 2199")
     return at_ms

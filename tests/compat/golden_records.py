@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from schemas import (
     attempt,
@@ -67,6 +67,15 @@ ENDPOINT = endpoint.Endpoint(
     ordering=endpoint.Ordering.FIFO,
     max_concurrency=8,
     rate_limit_per_s=2.5,
+)
+# Fields that came later stand in a sample of their own: the older bytes stay as they are, and are read with
+# the fields' defaults.
+VERIFIED_ENDPOINT = structs.replace(
+    ENDPOINT,
+    disabled_at_ms=NOW_MS + 2,
+    verification=endpoint.Verification(
+        endpoint.VerificationState.PENDING, NOW_MS, ErrorCode.CONNECT_REFUSED, 3
+    ),
 )
 ATTEMPT = attempt.Attempt(
     2,
@@ -154,6 +163,9 @@ RECORDS: list[tuple[Frame[Any], Struct]] = [
     ),
     (records.SHARD_CLAIM, shard_claim.ShardClaim(3, "00ff", NOW_MS, is_released=True, after=12)),
 ]
+GROWN: list[tuple[str, Frame[Any], Struct]] = [
+    ("Endpoint with verification", records.ENDPOINT, VERIFIED_ENDPOINT),
+]
 ROWS: list[tuple[Frame[Any], Struct]] = [
     (
         store_rows.PENDING_ROW,
@@ -227,6 +239,8 @@ def produced() -> dict[tuple[str, int], dict[str, str]]:
     for group, samples in ((TOPICS, RECORDS), (STORE, ROWS)):
         for frame, record in samples:
             result.setdefault((group, frame.prefix[1]), {})[frame.name] = frame.encode(record).hex()
+    for name, frame, record in GROWN:
+        result[TOPICS, frame.prefix[1]][name] = frame.encode(record).hex()
     result.setdefault((STORE, STORE_KEYS_VERSION), {}).update({name: key.hex() for name, key in KEYS.items()})
     return result
 

@@ -9,25 +9,26 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import msgspec
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 
 from api.app import build_app
 from api.deps import ApiDeps
-from api.server import start_server
+from api.server import Patience, start_server
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.delivery_log.recording import RECORDED_TOPICS, Recording
 from dataflows.connectors.idempotency_store import IdempotencyStore
 from dataflows.connectors.key_ring import KeyRing
 from dataflows.connectors.log.local import LocalLog
 from dataflows.connectors.log.port import Entry, GroupOffset, Log, Record, TopicPartition
+from dataflows.connectors.sender.port import Sender
 from dataflows.connectors.table_view import TableView
-from schemas.endpoint import Endpoint
+from schemas.endpoint import DisabledReport, Endpoint
 from schemas.event import Event
 from schemas.settings import ApiSettings, EgressSettings, Settings
-from schemas.topics import ALL_TOPICS, ENDPOINTS, EVENTS, Spread
-from schemas.wire.records import ENDPOINT, decode_event
+from schemas.topics import ALL_TOPICS, ENDPOINT_STATUS, ENDPOINTS, EVENTS, Spread
+from schemas.wire.records import DISABLED_REPORT, ENDPOINT, decode_event
 
 ADMIN_KEY = "hk_test-key"
 AUTHORIZED = {"Authorization": f"Bearer {ADMIN_KEY}"}
@@ -85,10 +86,17 @@ class ApiWorld:
     port: int = 0
     readiness: Callable[[], list[str]] = list
     session: ClientSession | None = None
+    probe_sender: Sender | None = None
+    patience: Patience | None = None
+    has_reports: bool = False
+    app: web.Application | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["ApiWorld"]:
         view: TableView[Endpoint] = TableView(self.log, ENDPOINTS.name, ENDPOINT.decode)
+        reports: TableView[DisabledReport] | None = None
+        if self.has_reports:
+            reports = TableView(self.log, ENDPOINT_STATUS.name, DISABLED_REPORT.decode)
         deps = ApiDeps(
             log=self.log,
             endpoints=view,
@@ -101,14 +109,19 @@ class ApiWorld:
             entropy=os.urandom,
             readiness=lambda: self.readiness(),  # noqa: PLW0108 - a test may set another one later
             registry=self.registry,
+            probe_sender=self.probe_sender,
+            endpoint_status=reports,
         )
-        runner, self.port = await start_server(build_app(deps), "127.0.0.1", 0)
+        self.app = build_app(deps)
+        runner, self.port = await start_server(self.app, "127.0.0.1", 0, self.patience)
         try:
             async with ClientSession(f"http://127.0.0.1:{self.port}") as self.session:
                 yield self
         finally:
             await runner.cleanup()
             view.close()
+            if reports is not None:
+                reports.close()
 
     async def ask(
         self,
@@ -141,6 +154,7 @@ class ApiWorld:
             "tenant_id": tenant_id,
             "url": "https://example.com/hook",
             "event_types": patterns or ("*",),
+            "verification": "skip",
         }
         answer = await self.ask("POST", ENDPOINTS_PATH, json=settings | more)
         assert answer.status == 201, answer.body

@@ -63,7 +63,7 @@ class HooktideProcess:
     Attributes:
         data: the data directory.
         url: of the API, without a path; a new one after each start.
-        greeting: what `up` has printed.
+        greeting: what `up` has printed; all of it once the process has ended.
         prefix: put before the command, as in `nice`; it must end in an `exec`.
         module: what is run; a test may put its own entry before the real one.
     """
@@ -220,6 +220,8 @@ class HooktideProcess:
         """Leaves nothing running."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        elif self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()  # it ended by itself, and nobody has waited for that
 
     def _end(self, timeout_s: float) -> int:
         try:
@@ -227,5 +229,7 @@ class HooktideProcess:
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"it did not end within {timeout_s} s\n{self.log}") from error
         if self.process.stdout is not None:
+            while piece := os.read(self.process.stdout.fileno(), 65_536):
+                self.greeting += piece.decode()
             self.process.stdout.close()
         return code

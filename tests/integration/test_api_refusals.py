@@ -313,9 +313,12 @@ async def test_an_unknown_path_is_404(world: ApiWorld, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", EVENTS_PATH, {"POST"}),
+        ("DELETE", EVENTS_PATH, {"GET", "HEAD", "POST"}),
         ("PUT", EVENTS_PATH + "/evt_1", {"GET", "HEAD"}),
-        ("GET", ENDPOINTS_PATH, {"POST"}),
+        ("PUT", ENDPOINTS_PATH, {"GET", "HEAD", "POST"}),
+        ("OPTIONS", ENDPOINTS_PATH + "/ep_1", {"GET", "HEAD", "PATCH", "DELETE"}),
+        ("GET", ENDPOINTS_PATH + "/ep_1/pause", {"POST"}),
+        ("POST", ENDPOINTS_PATH + "/ep_1", {"GET", "HEAD", "PATCH", "DELETE"}),
         ("POST", "/metrics", {"GET", "HEAD"}),
     ],
 )

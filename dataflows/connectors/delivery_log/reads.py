@@ -21,7 +21,8 @@ ATTEMPTS_MAX = 1_000
 """A delivery has about ten attempts in its 72 hours; probes and retries asked for by people come on top."""
 
 EVENT = """
-SELECT tenant_id, event_id, type, hex(data) AS data_hex, recorded_at, occurred_at, idempotency_key
+SELECT tenant_id, event_id, type, hex(data) AS data_hex, recorded_at, occurred_at, idempotency_key,
+    partition, offset
 FROM events
 WHERE event_id = {event:String} AND /*tenant*/
 ORDER BY recorded_at, partition, offset
@@ -57,6 +58,13 @@ WHERE tenant_id IN {tenants:Array(String)} AND delivery_id IN {deliveries:Array(
 ORDER BY delivery_id, epoch DESC, sequence DESC
 LIMIT 1 BY delivery_id
 """
+LAST_ATTEMPTS = """
+SELECT delivery_id, status, error_code
+FROM attempts
+WHERE tenant_id IN {tenants:Array(String)} AND delivery_id IN {deliveries:Array(String)}
+ORDER BY delivery_id, number DESC, started_at DESC, epoch DESC, sequence DESC
+LIMIT 1 BY delivery_id
+"""
 ATTEMPTS = """
 SELECT attempt_id, delivery_id, number, state, started_at, finished_at, url, status, error_code, error_detail,
     headers, hex(body) AS body_hex, is_body_truncated, queued_us, connect_us, first_byte_us,
@@ -85,6 +93,8 @@ def event(log: DeliveryLog, tenant_id: str | None, event_id: str) -> EventView |
         recorded_at_ms=row["recorded_at"],
         occurred_at_ms=row["occurred_at"],
         idempotency_key=row["idempotency_key"],
+        partition=row["partition"],
+        offset=row["offset"],
     )
 
 
@@ -98,7 +108,7 @@ def deliveries_of_event(
         limit: rows at most.
     """
     found = _ask(log, DELIVERIES_OF_EVENT, tenant_id, {"event": event_id, "after": after, "limit": limit})
-    return _with_states(log, found)
+    return with_states(log, found)
 
 
 def delivery(log: DeliveryLog, tenant_id: str | None, delivery_id: str) -> DeliveryView | None:
@@ -106,13 +116,26 @@ def delivery(log: DeliveryLog, tenant_id: str | None, delivery_id: str) -> Deliv
     found = _ask(log, DELIVERY, tenant_id, {"delivery": delivery_id})
     if not found:
         found = _ask(log, FIRST_TRANSITION, tenant_id, {"delivery": delivery_id})
-    return next(iter(_with_states(log, found)), None)
+    return next(iter(with_states(log, found)), None)
 
 
 def attempts_of(log: DeliveryLog, tenant_id: str | None, delivery_id: str) -> list[AttemptView]:
     """Returns a delivery's attempts in the order of their numbers, at most `ATTEMPTS_MAX`."""
     rows = _ask(log, ATTEMPTS, tenant_id, {"delivery": delivery_id, "limit": ATTEMPTS_MAX})
     return [_attempt(row) for row in rows]
+
+
+def with_states(log: DeliveryLog, found: Sequence[dict[str, Any]]) -> list[DeliveryView]:
+    """Returns rows of `deliveries` with what their last transition and attempt say, in the same order."""
+    if not found:
+        return []
+    of = {"tenants": sorted({row["tenant_id"] for row in found})}
+    last = log.query(LAST_TRANSITIONS, of | {"deliveries": [row["delivery_id"] for row in found]})
+    states = {row["delivery_id"]: row for row in last}
+    tried = [name for name, row in states.items() if row["attempt_count"]]
+    last = log.query(LAST_ATTEMPTS, of | {"deliveries": tried}) if tried else []
+    attempts = {row["delivery_id"]: row for row in last}
+    return [_delivery(row, states.get(row["delivery_id"]), attempts.get(row["delivery_id"])) for row in found]
 
 
 def _ask(
@@ -123,17 +146,9 @@ def _ask(
     return log.query(sql.replace(_TENANT, "tenant_id = {tenant:String}"), parameters | {"tenant": tenant_id})
 
 
-def _with_states(log: DeliveryLog, found: Sequence[dict[str, Any]]) -> list[DeliveryView]:
-    if not found:
-        return []
-    tenants = sorted({row["tenant_id"] for row in found})
-    ids = [row["delivery_id"] for row in found]
-    last = log.query(LAST_TRANSITIONS, {"tenants": tenants, "deliveries": ids})
-    states = {row["delivery_id"]: row for row in last}
-    return [_delivery(row, states.get(row["delivery_id"])) for row in found]
-
-
-def _delivery(row: dict[str, Any], last: dict[str, Any] | None) -> DeliveryView:
+def _delivery(
+    row: dict[str, Any], last: dict[str, Any] | None, attempt: dict[str, Any] | None
+) -> DeliveryView:
     return DeliveryView(
         id=row["delivery_id"],
         tenant_id=row["tenant_id"],
@@ -149,6 +164,8 @@ def _delivery(row: dict[str, Any], last: dict[str, Any] | None) -> DeliveryView:
         next_attempt_at_ms=last["next_attempt_at"] if last else None,
         created_at_ms=row["created_at"],
         updated_at_ms=last["at"] if last else row["created_at"],
+        last_status=attempt["status"] if attempt else None,
+        last_error_code=attempt["error_code"] if attempt else "",
     )
 
 

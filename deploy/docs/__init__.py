@@ -1,0 +1,1 @@
+"""The documentation site: the repository's own pages, put together and built."""
