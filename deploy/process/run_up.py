@@ -40,7 +40,7 @@ def run_up(flags: tuple[Flag, ...], config: Path | None, log_level: str | None, 
 def _leave_stdin() -> None:
     """Puts the null device at standard input.
 
-    ClickHouse in the process takes what a pipe there holds for rows of our INSERTs, and waits for more of them.
+    ClickHouse in the process takes what a pipe there holds for rows of our INSERTs, and waits for more.
     """
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
