@@ -10,7 +10,7 @@ import typer
 
 from deploy.checks import ROOT
 from deploy.cli.__main__ import app
-from deploy.docs.pages import AWAITED, BrokenLink, page_of, place_of, sections, title_of
+from deploy.docs.pages import BrokenLink, page_of, place_of, sections, title_of
 from deploy.docs.site import BuildFailed, build_site
 from tests.conftest import RequireReal
 
@@ -135,7 +135,3 @@ def test_a_broken_anchor_or_a_foreign_directory_stops_the_build(
     with pytest.raises(BuildFailed, match="holds something else than a site"):
         build_site(tmp_path, tmp_path / "docs")
     assert (tmp_path / "docs" / "b.md").exists()
-
-
-def test_no_page_is_awaited_that_is_there() -> None:
-    assert [name for name in AWAITED if (ROOT / name).exists()] == []

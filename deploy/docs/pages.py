@@ -23,8 +23,6 @@ NAVIGATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Develop", ("ARCHITECTURE.md", "CHANGELOG.md")),
 )
 DECISIONS = "docs/adr"
-AWAITED = frozenset({"docs/guarantees.md"})
-"""Pages that others write at this moment: a link to one is text until it is there."""
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1\s*?$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[(?P<text>[^\]\[]*)\]\((?P<target>[^)\s]+)\)")
@@ -92,7 +90,7 @@ def _relinked(prose: str, name: str, root: Path, pages: frozenset[str]) -> str:
         if path in pages:
             to = os.path.relpath(place_of(path), PurePosixPath(place_of(name)).parent)
             return f"[{link['text']}]({to}{'#' if anchor else ''}{anchor})"
-        if not (root / path).exists() and path not in AWAITED:
+        if not (root / path).exists():
             raise BrokenLink(f"{name} links to {target}, and {path} is not there")
         return link["text"]
 

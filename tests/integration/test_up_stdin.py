@@ -1,4 +1,4 @@
-"""`up` leaves its standard input alone: a supervisor's pipe, or a script that goes on, is not ours."""
+"""`up` leaves its standard input alone: a supervisor's pipe, or a script that goes on, is not for it."""
 
 import signal
 import subprocess
