@@ -59,7 +59,7 @@ class Report:
     Attributes:
         findings: what should not have been answered: why, and the bytes that were sent.
         promised: events that a 202 named, each with whether the collector of its tenant must get it.
-        created: endpoints that a 201 named and that nobody deleted.
+        created: endpoints that a 201 named and that nobody can have deleted.
         statuses: how often each status was answered to each route; 0 is no answer to a broken request.
     """
 
@@ -161,6 +161,7 @@ class _Worker:
                     body = response.read()
         except (OSError, HTTPException) as error:
             self._count(sent, 0)
+            self._forget_deleted(sent)  # a broken request may be carried out, and answered too late
             if sent.is_whole:
                 self._find(f"no answer: {error!r}", sent)
             return
@@ -178,9 +179,16 @@ class _Worker:
             self._learn_deliveries(body)
         elif status in (201, 202):
             self._promise(sent, status, json.loads(body)["id"])
-        elif status == 204 and sent.method == "DELETE":
+        elif status == 204:
+            self._forget_deleted(sent)
+
+    def _forget_deleted(self, sent: Sent) -> None:
+        """Expects no endpoint any more that this request may have deleted."""
+        if b"DELETE" in sent.wire:
             with self._report.lock:
-                self._report.created.discard(sent.target.partition("?")[0].rpartition("/")[2])
+                self._report.created = {
+                    name for name in self._report.created if name.encode() not in sent.wire
+                }
 
     def _judge_problem(self, sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None:
         if headers.get("content-type") != "application/problem+json":
