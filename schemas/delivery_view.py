@@ -7,36 +7,33 @@ or an error code which a newer process wrote is shown and not refused.
 from msgspec import Struct
 
 
-class EventView(Struct, frozen=True):
-    """An event as it was accepted.
+class EventSummary(Struct, frozen=True, kw_only=True):
+    """An event in a list: all but its data, which may be large.
 
     Attributes:
-        data: the accepted JSON bytes.
         recorded_at_ms: when the log took it. `occurred_at_ms`: when the producer says it happened.
         idempotency_key: empty when there was none.
-        partition, offset: where its record stands; 0 while only the process that accepted it knows it.
     """
 
     id: str
     tenant_id: str
     type: str
-    data: bytes
     recorded_at_ms: int
     occurred_at_ms: int
     idempotency_key: str
+
+
+class EventView(EventSummary, frozen=True, kw_only=True):
+    """An event as it was accepted.
+
+    Attributes:
+        data: the accepted JSON bytes.
+        partition, offset: where its record stands; 0 while only the process that accepted it knows it.
+    """
+
+    data: bytes
     partition: int = 0
     offset: int = 0
-
-
-class EventSummary(Struct, frozen=True):
-    """An event in a list: all but its data, which may be large. Fields as in `EventView`."""
-
-    id: str
-    tenant_id: str
-    type: str
-    recorded_at_ms: int
-    occurred_at_ms: int
-    idempotency_key: str
 
 
 class DeliveryView(Struct, frozen=True):

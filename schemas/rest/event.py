@@ -3,12 +3,14 @@
 from typing import Annotated, Any
 
 from msgspec import Raw, Struct
+from msgspec.structs import asdict
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from schemas.delivery_view import EventView
+from schemas.rest.event_summary import EventSummaryAnswer, event_summary_answer
 from schemas.rest.request import RequestBody
-from schemas.rest.times import parse_rfc3339, rfc3339
+from schemas.rest.times import parse_rfc3339
 
 
 def _check_time(text: str) -> str:
@@ -54,30 +56,12 @@ class PublishAnswer(Struct, frozen=True):
     matched_endpoints: int
 
 
-class EventAnswer(Struct, frozen=True, kw_only=True):
-    """An event as it was accepted; `data` is the producer's bytes.
+class EventAnswer(EventSummaryAnswer, frozen=True, kw_only=True):
+    """An event as it was accepted; `data` is the producer's bytes."""
 
-    Attributes:
-        occurred_at: when the producer says it happened, else `accepted_at`.
-    """
-
-    id: str
-    tenant_id: str
-    type: str
-    accepted_at: str
-    occurred_at: str
-    idempotency_key: str | None
     data: Raw
 
 
 def event_answer(view: EventView) -> EventAnswer:
     """Returns what the API shows of an event."""
-    return EventAnswer(
-        id=view.id,
-        tenant_id=view.tenant_id,
-        type=view.type,
-        accepted_at=rfc3339(view.recorded_at_ms),
-        occurred_at=rfc3339(view.occurred_at_ms),
-        idempotency_key=view.idempotency_key or None,
-        data=Raw(view.data),
-    )
+    return EventAnswer(**asdict(event_summary_answer(view)), data=Raw(view.data))

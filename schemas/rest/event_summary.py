@@ -7,7 +7,11 @@ from schemas.rest.times import rfc3339
 
 
 class EventSummaryAnswer(Struct, frozen=True, kw_only=True):
-    """Fields as in `schemas.rest.event.EventAnswer`; a read of the one event shows its data."""
+    """What every answer shows of an event; a read of the one event adds its data.
+
+    Attributes:
+        occurred_at: when the producer says it happened, else `accepted_at`.
+    """
 
     id: str
     tenant_id: str
