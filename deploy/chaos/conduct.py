@@ -21,19 +21,18 @@ import msgspec
 from deploy.chaos.child import Child, ChildFailedError
 from deploy.chaos.publisher import EVENT_TYPE, Publisher, Target
 from deploy.chaos.scenarios import Scenario
-from deploy.chaos.scene import Scene
+from deploy.chaos.scene import STOP_TIMEOUT_S, Scene, stop
 from deploy.chaos.shared_page import HeldPage
 from deploy.chaos.victim import PAGE_FILE, VictimReady
 from deploy.chaos.witness_counts import SharedCounts
 from deploy.chaos.witness_script import PathScript, WitnessScript
-from deploy.checker.history import EndpointKnown, Fault, FaultKind
+from deploy.checker.history import EndpointKnown, Fault
 from deploy.process.load_settings import environment_name
 from operators.signing import SECRET_BYTES, encode_secret
 
 WITNESS_FILE: Final = "witness.log"
 COUNTS_FILE: Final = "witness.counts"
 READY_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 60.0
 _RECORDED_S: Final = 2.5
 """The delivery log follows within 2 s; what it lacks at the stop it would take in at the next start."""
 MARGIN: Final = 10
@@ -103,7 +102,7 @@ class Conduct:
             try:
                 victim = self._start_victim((), closing)
                 time.sleep(_RECORDED_S)
-                self._stop(victim)
+                stop(victim)
             except ChildFailedError as error:
                 self.problems.append(str(error))
 
@@ -125,7 +124,7 @@ class Conduct:
             injector = self.scenario.injectors[done % len(self.scenario.injectors)]
             arguments = injector.arguments(self._random)
             if arguments and victim.is_alive:
-                self.faults.append(self._stop(victim))
+                self.faults.append(stop(victim))
             if not victim.is_alive:
                 victim = self._start_victim(arguments, closing)
             self.publisher.settle(self._target)
@@ -240,15 +239,7 @@ class Conduct:
             time.sleep(_LOOK_S)
         self.is_drained = True
         time.sleep(_RECORDED_S)
-        self._stop(victim)
-
-    def _stop(self, victim: Child) -> Fault:
-        began_at_ns = time.monotonic_ns()
-        victim.send(signal.SIGTERM)
-        code = victim.wait(STOP_TIMEOUT_S)
-        if code != 0:
-            raise ChildFailedError(f"the process ended with {code} after SIGTERM, not with 0")
-        return Fault(kind=FaultKind.STOP, began_at_ns=began_at_ns, ended_at_ns=time.monotonic_ns())
+        stop(victim)
 
 
 def _end(child: Child) -> None:

@@ -16,13 +16,12 @@ from msgspec import Struct
 
 from deploy.chaos.child import ChildFailedError
 from deploy.chaos.points import PASSAGES_MAX, Point
-from deploy.chaos.scene import LOOK_S, Scene
+from deploy.chaos.scene import LOOK_S, Scene, stop
 from deploy.chaos.trap import KillNote
 from deploy.chaos.victim import NOTE_FILE
 from deploy.checker.history import Fault, FaultKind
 
 POINT_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 60.0
 
 
 class Injector(Protocol):
@@ -43,15 +42,19 @@ class Injector(Protocol):
         """
 
 
-class KillAtRandom(Struct, frozen=True):
-    """SIGKILL at a random time, with enough in flight."""
-
-    name: str = "kill"
+class _FromOutside(Struct, frozen=True):
+    """A fault that the victim is not told of."""
 
     def arguments(self, random: Random) -> tuple[str, ...]:
         """Nothing: the victim does not know."""
         del random
         return ()
+
+
+class KillAtRandom(_FromOutside, frozen=True):
+    """SIGKILL at a random time, with enough in flight."""
+
+    name: str = "kill"
 
     def inject(self, scene: Scene) -> list[Fault]:
         """Kills it."""
@@ -94,38 +97,23 @@ class KillAtPoint(Struct, frozen=True):
         return [scene.killed(note.at_ns, note.point.value, f"passage {note.passages}")]
 
 
-class Stop(Struct, frozen=True):
+class Stop(_FromOutside, frozen=True):
     """SIGTERM: exit code 0, and nothing is sent again."""
 
     name: str = "stop"
 
-    def arguments(self, random: Random) -> tuple[str, ...]:
-        """Nothing: the victim does not know."""
-        del random
-        return ()
-
     def inject(self, scene: Scene) -> list[Fault]:
         """Stops it, and looks at its exit code."""
         scene.warm_up()
-        began_at_ns = time.monotonic_ns()
-        scene.victim.send(signal.SIGTERM)
-        code = scene.victim.wait(STOP_TIMEOUT_S)
-        if code != 0:
-            raise ChildFailedError(f"the process ended with {code} after SIGTERM, not with 0")
-        return [Fault(kind=FaultKind.STOP, began_at_ns=began_at_ns, ended_at_ns=time.monotonic_ns())]
+        return [stop(scene.victim)]
 
 
-class Pause(Struct, frozen=True):
+class Pause(_FromOutside, frozen=True):
     """SIGSTOP, and SIGCONT after some seconds: the process notices nothing but the clock."""
 
     pause_s: float = 3.0
     after_s: float = 2.0
     name: str = "pause"
-
-    def arguments(self, random: Random) -> tuple[str, ...]:
-        """Nothing: the victim does not know."""
-        del random
-        return ()
 
     def inject(self, scene: Scene) -> list[Fault]:
         """Stops it for a while, and lets it work on for another."""

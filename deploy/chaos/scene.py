@@ -1,5 +1,6 @@
 """The scene of a round: what an injector finds, and what it may do with it."""
 
+import signal
 import time
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ from deploy.chaos.witness_counts import SharedCounts
 from deploy.checker.history import Fault, FaultKind
 
 LOOK_S: Final = 0.001
+STOP_TIMEOUT_S: Final = 60.0
 _IN_FLIGHT_WAIT_S: Final = 5.0
 
 
@@ -75,3 +77,17 @@ class Scene:
     def _check_alive(self) -> None:
         if not self.victim.is_alive:
             raise ChildFailedError(f"the process ended by itself with {self.victim.wait(1.0)}")
+
+
+def stop(victim: Child) -> Fault:
+    """Stops a victim with SIGTERM and waits for its end.
+
+    Raises:
+        ChildFailedError: its exit code is not 0.
+    """
+    began_at_ns = time.monotonic_ns()
+    victim.send(signal.SIGTERM)
+    code = victim.wait(STOP_TIMEOUT_S)
+    if code != 0:
+        raise ChildFailedError(f"the process ended with {code} after SIGTERM, not with 0")
+    return Fault(kind=FaultKind.STOP, began_at_ns=began_at_ns, ended_at_ns=time.monotonic_ns())
