@@ -28,9 +28,15 @@ LOCK_FILE = "lock"
 FORMAT_FILE = "format.json"
 ADMIN_KEY_FILE = "admin.key"
 MASTER_KEY_FILE = "master.key"
+SHARDS_DIRECTORY = "shards"
 _MAY_BE_THERE_BEFORE = {LOCK_FILE, ADMIN_KEY_FILE, MASTER_KEY_FILE, "lost+found"}
 _UNFINISHED = ".unfinished"
 _ADMIN_KEY_CHARACTERS = 3 + 43
+
+
+def shard_directory(data: Path, shard: int) -> Path:
+    """Returns where a shard's store lies in a data directory."""
+    return data / SHARDS_DIRECTORY / f"{shard:04d}"
 
 
 class DirectoryFormat(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dataflows.connectors.data_directory import shard_directory
 from dataflows.connectors.log.port import Entry, TopicPartition
 from dataflows.connectors.sender.aiohttp import EgressPolicy, open_aiohttp_sender
 from dataflows.connectors.sender.port import Sender
@@ -69,7 +70,7 @@ def make_deliver(
     settings, egress = DeliverSettings(), EgressSettings()
     shards = world.log.partition_count(topics.DELIVERIES.name)
     stores = {
-        shard: RocksStore.open(world.directory / "shards" / f"{shard:04d}", shard=shard, shard_count=shards)
+        shard: RocksStore.open(shard_directory(world.directory, shard), shard=shard, shard_count=shards)
         for shard in range(shards)
     }
     return Deliver(

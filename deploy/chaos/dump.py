@@ -18,6 +18,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
+from dataflows.connectors.data_directory import shard_directory
 from dataflows.connectors.delivery_log.port import DeliveryLog
 from dataflows.connectors.log.local import LocalLog
 from dataflows.connectors.log.port import Log, Record, TopicPartition
@@ -38,6 +39,7 @@ from deploy.checker.history import (
 from deploy.checker.lines import encode_line
 from deploy.process.embedded_parts import partition_counts
 from deploy.process.load_settings import load_settings
+from deploy.process.log_identity import LOG_DIRECTORY
 from deploy.process.makers import open_delivery_log
 from operators.shard.store_port import Family
 from schemas import topics
@@ -146,7 +148,9 @@ def dump_data(settings: Settings, out: BinaryIO) -> Dumped:
     """Writes the three dumps, each with its end."""
     data = Path(settings.data)
     log = LocalLog.open(
-        data / "log", partitions=partition_counts(settings), clock_ms=lambda: time.time_ns() // 1_000_000
+        data / LOG_DIRECTORY,
+        partitions=partition_counts(settings),
+        clock_ms=lambda: time.time_ns() // 1_000_000,
     )
     ids: list[list[bytes]] = [[] for _ in range(settings.log.shards)]
     count = 0
@@ -161,7 +165,7 @@ def dump_data(settings: Settings, out: BinaryIO) -> Dumped:
     count, memory = 0, StoreMemory()
     for shard, names in enumerate(ids):
         store = RocksStore.open(
-            data / "shards" / f"{shard:04d}", shard=shard, shard_count=len(ids), memory=memory
+            shard_directory(data, shard), shard=shard, shard_count=len(ids), memory=memory
         )
         for row in dump_store(store, names):
             out.write(encode_line(row))

@@ -22,8 +22,10 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from api.deps import ApiDeps
 from dataflows.connectors.data_directory import (
     MASTER_KEY_FILE,
+    SHARDS_DIRECTORY,
     DataDirectory,
     admin_key,
+    shard_directory,
     sync_directory,
 )
 from dataflows.connectors.delivery_log.port import DeliveryLog
@@ -46,7 +48,6 @@ from schemas.wire import records
 SENDER_CLOSE_S: Final = 1.0
 """`deliver` has waited for what is in flight before; this is for the connections."""
 
-SHARDS_DIRECTORY: Final = "shards"
 PROBE_IDLE_MAX: Final = 8
 """A receiver that was just verified gets its events from the other sender."""
 
@@ -86,7 +87,7 @@ class Parts:
 
     def shard_directory(self, shard: int) -> Path:
         """Returns where a shard's store lives."""
-        return self.directory.path / SHARDS_DIRECTORY / f"{shard:04d}"
+        return shard_directory(self.directory.path, shard)
 
     def api_deps(
         self, clock: ScheduleClock, readiness: Callable[[], list[str]], has_room: Callable[[], bool]
