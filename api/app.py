@@ -64,7 +64,9 @@ def build_app(deps: ApiDeps) -> web.Application:
     )
     recorded = [topic.name for topic in RECORDED_TOPICS]
     progress = ProgressReader(deps.log, deps.record_group, recorded, deps.clock_ms)
-    history = ReadHistory(deps.delivery_log, pool, recent, progress, deps.clock_ms)
+    history = ReadHistory(
+        deps.delivery_log, pool, recent, progress, deps.clock_ms, lambda one: view.peek(one) is not None
+    )
     front = Front(Authenticator(deps.admin_key), metrics, deps.entropy(_PROCESS_ID_BYTES).hex())
 
     @web.middleware

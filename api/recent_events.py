@@ -39,7 +39,7 @@ class RecentEvent(Struct, frozen=True, gc=False):
 
 
 class RecentDelivery(Struct, frozen=True, gc=False):
-    """A delivery that must come of a recent event."""
+    """A delivery that comes of a recent event, unless its endpoint is deleted before the fan-out."""
 
     id: str
     endpoint_id: str
@@ -77,7 +77,7 @@ class RecentEvents:
         return recent if recent is not None and recent.recorded_at_ms > now_ms - KEPT_MS else None
 
     def deliveries_of(self, recent: RecentEvent) -> list[RecentDelivery]:
-        """Returns the deliveries that must come of it, and remembers their ids, which now become known."""
+        """Returns the deliveries that come of it, and remembers their ids, which now become known."""
         found = [RecentDelivery(delivery_id(recent.id, one), one, recent) for one in recent.endpoint_ids]
         for delivery in found:
             self._deliveries[delivery.id] = delivery

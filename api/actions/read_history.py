@@ -1,8 +1,9 @@
 """Reading what became of an event: from the delivery log, and until it shows it, from our own memory.
 
 The promise is that whatever a 202 named can be read at once. So each read asks the delivery log first,
-because it knows the state, and fills what is missing from the recent events: there a delivery can only be
-`pending`. When the delivery log cannot answer, recent events are still answered, anything else is 503.
+because it knows the state, and fills what is missing from the recent events: there a delivery is `pending`,
+or, when its endpoint was deleted before the fan-out, `cancelled`. When the delivery log cannot answer, recent
+events are still answered, anything else is 503.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from schemas.problem_codes import ProblemCode
 from schemas.rest.delivery import attempt_answer, delivery_answer
 from schemas.rest.event import event_answer
 from schemas.rest.times import rfc3339
+from schemas.transition import Reason
 
 Answer = dict[str, Any]
 T = TypeVar("T")
@@ -51,7 +53,9 @@ class ReadHistory:
         recent: RecentEvents,
         progress: ProgressReader,
         clock_ms: Callable[[], int],
+        has_endpoint: Callable[[str], bool],
     ) -> None:
+        self._has_endpoint = has_endpoint
         self._log = delivery_log
         self._pool = pool
         self._recent = recent
@@ -100,7 +104,7 @@ class ReadHistory:
         if recent is not None:
             for expected in self._recent.deliveries_of(recent):
                 if expected.id > page.after and expected.id not in by_id:
-                    by_id[expected.id] = _pending_view(expected)
+                    by_id[expected.id] = self._expected_view(expected)
         rows = [by_id[name] for name in sorted(by_id)]
         shown = rows[: page.limit]
         next_cursor = cursor_of(shown[-1].id, LIST_NAME, event_id) if len(rows) > page.limit else None
@@ -188,7 +192,7 @@ class ReadHistory:
         view = self._resends.get(delivery_id)
         if view is None:
             recent = self._recent.delivery(delivery_id, self._clock_ms())
-            view = None if recent is None else _pending_view(recent)
+            view = None if recent is None else self._expected_view(recent)
         return view if view is not None and tenant_id in (None, view.tenant_id) else None
 
     async def _read(self, read: Callable[[], T], *, is_remembered: bool) -> T | None:
@@ -204,6 +208,26 @@ class ReadHistory:
         recent = self._recent.get(event_id, self._clock_ms())
         is_foreign = recent is not None and tenant_id not in (None, recent.event.tenant_id)
         return None if is_foreign else recent
+
+    def _expected_view(self, expected: RecentDelivery) -> DeliveryView:
+        event, recorded_at_ms = expected.of.event, expected.of.recorded_at_ms
+        is_deleted = not self._has_endpoint(expected.endpoint_id)
+        return DeliveryView(
+            id=expected.id,
+            tenant_id=event.tenant_id,
+            event_id=expected.of.id,
+            endpoint_id=expected.endpoint_id,
+            event_type=event.type,
+            replay_id="",
+            shard=0,
+            state=DeliveryState.CANCELLED if is_deleted else DeliveryState.PENDING,
+            reason=Reason.ENDPOINT_DELETED if is_deleted else "",
+            actor="",
+            attempt_count=0,
+            next_attempt_at_ms=None,
+            created_at_ms=recorded_at_ms,
+            updated_at_ms=recorded_at_ms,
+        )
 
     def _unknown(self) -> LogProgress:
         """Returns the progress of a delivery log that does not answer: what we remember is as of now."""
@@ -233,24 +257,4 @@ def _event_view(recent: RecentEvent) -> EventView:
         recorded_at_ms=recent.recorded_at_ms,
         occurred_at_ms=recent.recorded_at_ms if event.occurred_at_ms is None else event.occurred_at_ms,
         idempotency_key=event.idempotency_key or "",
-    )
-
-
-def _pending_view(expected: RecentDelivery) -> DeliveryView:
-    event, recorded_at_ms = expected.of.event, expected.of.recorded_at_ms
-    return DeliveryView(
-        id=expected.id,
-        tenant_id=event.tenant_id,
-        event_id=expected.of.id,
-        endpoint_id=expected.endpoint_id,
-        event_type=event.type,
-        replay_id="",
-        shard=0,
-        state=DeliveryState.PENDING.value,
-        reason="",
-        actor="",
-        attempt_count=0,
-        next_attempt_at_ms=None,
-        created_at_ms=recorded_at_ms,
-        updated_at_ms=recorded_at_ms,
     )
