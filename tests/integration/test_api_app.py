@@ -359,6 +359,19 @@ async def test_deliveries_are_pending_until_the_delivery_log_knows_better(world:
     assert (one.status, one.json["state"], one.json["attempts"]) == (200, "pending", [])
 
 
+async def test_what_was_not_fanned_out_before_its_endpoint_was_deleted_reads_as_cancelled(
+    world: ApiWorld,
+) -> None:
+    endpoint = await world.create_endpoint("acme", "*")
+    path = (await world.publish()).headers["Location"] + "/deliveries"
+    assert [row["state"] for row in (await world.ask("GET", path)).json["data"]] == ["pending"]
+    assert (await world.ask("DELETE", f"/api/v1/webhooks/endpoints/{endpoint['id']}")).status == 204
+    (shown,) = (await world.ask("GET", path)).json["data"]
+    assert (shown["state"], shown["reason"]) == ("cancelled", "endpoint_deleted")
+    again = await world.ask("GET", f"/api/v1/deliveries/{shown['id']}")
+    assert again.json["state"] == "cancelled"
+
+
 async def test_a_delivery_is_shown_with_its_attempts(recording: ApiWorld) -> None:
     endpoint = await recording.create_endpoint("acme", "*")
     published = await recording.publish()

@@ -665,17 +665,3 @@ async def test_a_change_nobody_knew_about_is_seen_by_the_next_one(tmp_path: Path
         ]
         assert revisions == [1, 2, 3], "a revision names one state, in entity tags and in the key ring"
     log.close()
-
-
-async def test_what_was_not_fanned_out_before_its_endpoint_was_deleted_reads_as_cancelled(
-    world: ApiWorld, tenant: str
-) -> None:
-    created = await world.create_endpoint(tenant)
-    event = (await world.publish(tenant_id=tenant)).json
-    path = f"{EVENTS_PATH}/{event['id']}/deliveries"
-    assert [one["state"] for one in (await world.ask("GET", path)).json["data"]] == ["pending"]
-    assert (await world.ask("DELETE", f"{ENDPOINTS_PATH}/{created['id']}")).status == 204
-    (shown,) = (await world.ask("GET", path)).json["data"]
-    assert (shown["state"], shown["reason"]) == ("cancelled", "endpoint_deleted")
-    again = (await world.ask("GET", f"/api/v1/deliveries/{shown['id']}")).json
-    assert again["state"] == "cancelled"
