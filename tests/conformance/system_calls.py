@@ -144,6 +144,9 @@ def traced(command: Sequence[str], trace: Path, names: Sequence[str]) -> list[st
 class AttachedTrace:
     """strace, attached to a running process and all of its threads, for the length of a `with`.
 
+    A call that strace has not seen return when the `with` ends stands in the trace without a result, although
+    others may have seen its effect already: wait for what the same thread does after it.
+
     Args:
         pid: of the process.
         trace: the file to write.
